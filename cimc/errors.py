@@ -1,8 +1,8 @@
 """What can be wrong, as data first and as text second.
 
-A `Fault` is one thing a person has to fix: where it is, what is needed, what there is, what would help. Checks
-collect faults; whoever stops the work raises them together in one `CimcError`, so that a person sees all of them
-at once. The subclass says which exit code the command line ends with.
+A `Fault` is one thing a person has to fix: where it is, what is needed, what there is, what would
+help. Checks collect faults; whoever stops the work raises them together in one `CimcError`, so that
+a person sees all of them at once. The subclass says which exit code the command line ends with.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One problem: where, need, have, help. `code` is documented (`CIM1203`), `context` adds labelled lines."""
+    """One problem: where, need, have, help. `code` is documented, `context` adds labelled lines."""
 
-    where: str  # the thing that does not work, in the user's words: "Softmax is not supported on rtm-ap"
+    where: str  # what does not work, in the user's words: "Softmax is not supported on rtm-ap"
     need: str = ""
     have: str = ""
     help: str = ""

@@ -6,8 +6,9 @@
     %a : i32[1,16,32,32] = conv %x, %w, _ {strides=(1, 1), pads=(1, 1, 1, 1)} @("Conv_0",)
     return %a
 
-One op per line: result, type, mnemonic, operands (`_` where an optional one is absent, `[%a, %b]` for a list), the
-attributes that differ from their defaults, and after `@` the ONNX nodes that the op stands for.
+One op per line: result, type, mnemonic, operands (`_` where an optional one is absent, `[%a, %b]`
+for a list), the attributes that differ from their defaults, and after `@` the ONNX nodes that the
+op stands for.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -46,13 +46,15 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """What every op has: its result `out`, and `nodes`, the names of the ONNX nodes that it stands for.
+    """What every op has: its result `out`, and `nodes`, the ONNX nodes that it stands for.
 
-    Fields annotated `Value`, `Value | None` or `tuple[Value, ...]` are operands, all others are attributes.
+    Fields annotated `Value`, `Value | None` or `tuple[Value, ...]` are operands, all others are
+    attributes.
     """
 
     out: Value
     nodes: tuple[str, ...] = field(default=(), kw_only=True)
+    layer: str = field(default="", kw_only=True)  # the heavy op (its out) that it runs with, if any
     mnemonic: ClassVar[str] = "op"
 
     def faults(self) -> Iterator[Fault]:
@@ -62,6 +64,8 @@ class Op:
 
 OpT = TypeVar("OpT", bound=Op)
 _OPS: dict[str, type[Op]] = {}
+_OPERANDS: dict[type[Op], tuple[tuple[str, str], ...]] = {}
+_ATTRIBUTES: dict[type[Op], tuple[dataclasses.Field[object], ...]] = {}
 
 
 def register(op: type[OpT]) -> type[OpT]:
@@ -82,29 +86,34 @@ def registered_ops() -> tuple[type[Op], ...]:
     return tuple(_OPS[mnemonic] for mnemonic in sorted(_OPS))
 
 
-@cache
 def operand_fields(op: type[Op]) -> tuple[tuple[str, str], ...]:
     """Names of an op's operand fields, each with `one`, `optional` or `list`."""
+    if op not in _OPERANDS:
+        _OPERANDS[op] = tuple(_operand_fields(op))
+    return _OPERANDS[op]
+
+
+def _operand_fields(op: type[Op]) -> Iterator[tuple[str, str]]:
     hints = typing.get_type_hints(op)
-    found: list[tuple[str, str]] = []
     for item in dataclasses.fields(op):
         hint = hints[item.name]
         if item.name == "out":
             continue
         if hint is Value:
-            found.append((item.name, "one"))
+            yield item.name, "one"
         elif typing.get_origin(hint) is tuple and typing.get_args(hint)[0] is Value:
-            found.append((item.name, "list"))
+            yield item.name, "list"
         elif isinstance(hint, types.UnionType) and Value in typing.get_args(hint):
-            found.append((item.name, "optional"))
-    return tuple(found)
+            yield item.name, "optional"
 
 
-@cache
 def attribute_fields(op: type[Op]) -> tuple[dataclasses.Field[object], ...]:
     """An op's attribute fields, in order."""
-    operands = {name for name, _ in operand_fields(op)} | {"out", "nodes"}
-    return tuple(item for item in dataclasses.fields(op) if item.name not in operands)
+    if op not in _ATTRIBUTES:
+        others = {name for name, _ in operand_fields(op)} | {"out", "nodes"}
+        fields = dataclasses.fields(op)
+        _ATTRIBUTES[op] = tuple(item for item in fields if item.name not in others)
+    return _ATTRIBUTES[op]
 
 
 def operands(op: Op) -> tuple[Value, ...]:
@@ -129,7 +138,9 @@ def with_operands(op: OpT, forward: Callable[[Value], Value]) -> OpT:
         now = tuple(forward(item) for item in held) if kind == "list" else forward(held)
         if now != held:
             changed[name] = now
-    return dataclasses.replace(op, **changed) if changed else op
+    if not changed:
+        return op
+    return dataclasses.replace(op, **changed)  # type: ignore[arg-type]  # names of its own fields
 
 
 def op_text(op: Op) -> str:
@@ -156,13 +167,13 @@ def digest_of(array: Array) -> str:
     """Content address of a tensor: 16 hex digits over element type, shape and bytes."""
     state = hashlib.blake2b(digest_size=8)
     state.update(f"{array.dtype.str}{array.shape}".encode())
-    state.update(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+    state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return state.hexdigest()
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A network in topological order. `tensors` maps digests to arrays; equality looks at the text alone.
+    """A network in topological order; `tensors` maps digests to arrays, equality ignores it.
 
     A graph read from text knows a tensor only if it was printed in place or handed to `parse`.
     """
@@ -199,7 +210,7 @@ class Graph:
         )
 
     def verify(self) -> None:
-        """Raise InternalError unless every value is made once, before its use, with the type its users see."""
+        """Raise InternalError unless each value is made once, before its uses, with their type."""
         raise_if(_graph_faults(self), InternalError)
 
     def __str__(self) -> str:
@@ -237,11 +248,7 @@ def _graph_faults(graph: Graph) -> Iterator[Fault]:
             yield Fault(f"output {value} is not made with type {value.type}", code="CIM9004")
 
 
-# --- text ----------------------------------------------------------------------------------------------------
-
-INLINE_ELEMENTS = (
-    16  # constants up to this many elements are printed in place, longer ones by digest
-)
+INLINE_ELEMENTS = 16  # constants of up to this many elements are printed in place
 
 
 def ops_text(ops: Iterable[Op], tensors: Mapping[str, Array]) -> Iterator[str]:
@@ -329,8 +336,9 @@ def _scan_op(scanner: text.Scanner, values: Mapping[str, Value], tensors: dict[s
     if isinstance(value, tuple):
         array = np.array(value, dtype=numpy_dtype(out.type.dtype)).reshape(out.shape)
         array.flags.writeable = False
-        attributes["digest"] = digest_of(array)
-        tensors[attributes["digest"]] = array
+        digest = digest_of(array)
+        tensors[digest] = array
+        attributes["digest"] = digest
     unknown = set(attributes) - {item.name for item in attribute_fields(op)}
     if unknown:
         raise scanner.error(f"an attribute of {mnemonic}", ", ".join(sorted(unknown)))

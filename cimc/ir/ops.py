@@ -1,11 +1,13 @@
 """The ops of the graph IR, in the field's own names. `cimc.ir.evaluate` says what each computes.
 
-Types carry the meaning. An op whose operands are float computes in float32. The same op on quantized integers (types
-with a `Quant`) computes on the real numbers they stand for, in float32, and rounds its result half to even into the
-type of `out`: so `add`, `pool`, `softmax` ... need no second, integer spelling. Only `conv` and `matmul` differ: on
-integers they return the exact i32 sum, and a `requant` brings it back to 8 bits.
+Types carry the meaning. An op whose operands are float computes in float32. The same op on
+quantized integers (types with a `Quant`) computes on the real numbers they stand for, in float32,
+and rounds its result half to even into the type of `out`: so `add`, `pool`, `softmax` ... need no
+second, integer spelling. Only `conv` and `matmul` differ: on integers they return the exact i32
+sum, and a `requant` brings it back to 8 bits.
 
-Layouts are ONNX's: N C spatial..., weights O I/g spatial... . Pads are (begin..., end...) like ONNX, always explicit.
+Layouts are ONNX's: N C spatial..., weights O I/g spatial... . Pads are (begin..., end...) like
+ONNX's, always explicit.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Constant(Op):
     mnemonic: ClassVar[str] = "constant"
 
 
-# --- between real numbers and integers -------------------------------------------------------------------------
+# Between real numbers and integers.
 
 
 @register
@@ -66,12 +68,13 @@ class Dequantize(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Requant(Op):
-    """Bring an exact sum back to few bits, channel by channel along axis 1 (the last axis for a matmul's 2-D sum).
+    """Bring an exact sum back to few bits, channel by channel along `axis`.
 
-        round "float":  out = clip(rint(f32(x) * multiplier) + zero, low, high)        [onnxruntime's CPU semantics]
+        round "float":  out = clip(rint(f32(x) * multiplier) + zero, low, high)
         round "fixed":  out = clip(((x * multiplier + 2**(shift-1)) >> shift) + zero, low, high)
 
-    `zero` is out.type.quant.zero. `low`/`high` lie in out's range; a fused relu or clip narrows them.
+    "float" is what onnxruntime's CPU kernels do. `zero` is out.type.quant.zero. `low`/`high` lie in
+    out's range; a fused relu or clip narrows them.
     """
 
     x: Value  # i32
@@ -105,7 +108,7 @@ class Cast(Op):
     mnemonic: ClassVar[str] = "cast"
 
 
-# --- heavy ops: these run in compute-in-memory arrays ----------------------------------------------------------------
+# Heavy ops: these run in compute-in-memory arrays.
 
 
 @register
@@ -113,10 +116,11 @@ class Cast(Op):
 class Conv(Op):
     """Convolution over any number of spatial axes.
 
-        out[n, k, p...] = bias[k] + sum over c, r... of (x[n, c, p*stride + r*dilation - pad] - zx) * w[k, c, r...]
+        out[n, k, p...] = bias[k] + sum over c, r... of
+                          (x[n, c, p*stride + r*dilation - pad] - zx) * w[k, c, r...]
 
-    float: zx = 0, out f32. Integer: x i8/u8 with quant (zx its zero), w i8 constant (zero point already taken off;
-    i16 where that needs nine bits), bias i32, out i32 exact.
+    float: zx = 0, out f32. Integer: x i8/u8 with quant (zx its zero), w i8 constant (zero point
+    already taken off; i16 where that needs nine bits), bias i32, out i32 exact.
     """
 
     x: Value
@@ -160,8 +164,9 @@ class ConvTranspose(Op):
 class Matmul(Op):
     """out = a @ b + bias with NumPy's broadcasting of leading axes.
 
-    Integer: out i32 exact, zero points of a and b (from their types) taken off; a constant b has none left. Where b is
-    computed, both operands change at run time and the array is written with b during inference.
+    Integer: out i32 exact, zero points of a and b (from their types) taken off; a constant b has
+    none left. Where b is computed, both operands change at run time and the array is written with b
+    during inference.
     """
 
     a: Value  # [..., m, k]
@@ -170,13 +175,13 @@ class Matmul(Op):
     mnemonic: ClassVar[str] = "matmul"
 
 
-# --- elementwise -------------------------------------------------------------------------------------------------
+# Elementwise.
 
 
 @register
 @dataclass(frozen=True, slots=True)
 class Unary(Op):
-    """out = fn(x), element by element. `fn` is a name in `cimc.ir.evaluate.UNARY`; alpha, beta as ONNX defines them."""
+    """out = fn(x), element by element; `fn` is a name in `cimc.ir.evaluate.UNARY`."""
 
     x: Value
     fn: str
@@ -198,7 +203,7 @@ class Lut(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Binary(Op):
-    """out = fn(a, b) with broadcasting. `fn` is a name in `cimc.ir.evaluate.BINARY` (add, sub, mul, div, pow, max ...)."""
+    """out = fn(a, b) with broadcasting; `fn` is a name in `cimc.ir.evaluate.BINARY`."""
 
     a: Value
     b: Value
@@ -221,7 +226,7 @@ class Where(Op):
     mnemonic: ClassVar[str] = "where"
 
 
-# --- windows, reductions, normalization ------------------------------------------------------------------------------
+# Windows, reductions, normalization.
 
 
 @register
@@ -229,8 +234,9 @@ class Where(Op):
 class Pool(Op):
     """Window over the spatial axes: fn "max", "average" or "lp" (power `p`).
 
-    `pads` are explicit; windows that reach past the padded end (ONNX ceil_mode) are allowed and see only real
-    elements. "average" divides by the window's real elements, or with `include_pad` by those inside input and pads.
+    `pads` are explicit; windows that reach past the padded end (ONNX ceil_mode) are allowed and see
+    only real elements. "average" divides by the window's real elements, or with `include_pad` by
+    those inside input and pads.
     """
 
     x: Value
@@ -247,7 +253,7 @@ class Pool(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Reduce(Op):
-    """Reduce over `axes`, fn "mean", "sum", "max", "min", "prod", "l1", "l2", "sum_square", "log_sum", "log_sum_exp"."""
+    """Reduce over `axes`; `fn` is a name in `cimc.ir.evaluate.REDUCE`."""
 
     x: Value
     fn: str
@@ -259,7 +265,7 @@ class Reduce(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class ArgReduce(Op):
-    """Index of the extreme along `axis`, fn "max" or "min"; the first one, or the last with `last`."""
+    """Index of the "max" or "min" along `axis`: the first one, or the `last`."""
 
     x: Value
     fn: str
@@ -297,8 +303,11 @@ class BatchNorm(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class LayerNorm(Op):
-    """Normalize over the axes from `axis` on, then scale and add bias. `groups` > 0: over groups of channels
-    (group norm; groups = channels: instance norm), scale and bias along axis 1."""
+    """Normalize over the axes from `axis` on, then scale and add bias.
+
+    `groups` > 0: over groups of channels (group norm; groups = channels: instance norm), scale and
+    bias along axis 1.
+    """
 
     x: Value
     scale: Value | None
@@ -322,13 +331,13 @@ class Lrn(Op):
     mnemonic: ClassVar[str] = "lrn"
 
 
-# --- moving data -------------------------------------------------------------------------------------------------------
+# Moving data.
 
 
 @register
 @dataclass(frozen=True, slots=True)
 class Reshape(Op):
-    """Same elements in the same order, another shape (flatten, squeeze, unsqueeze, identity are this, too)."""
+    """Same elements in the same order, another shape (also flatten, squeeze, identity)."""
 
     x: Value
     mnemonic: ClassVar[str] = "reshape"
@@ -357,7 +366,7 @@ class Concat(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Slice(Op):
-    """out[i...] = x[start + i*step ...]: one start and step for every axis (split makes several of these)."""
+    """out[i...] = x[start + i*step ...] with one start and step for every axis."""
 
     x: Value
     starts: tuple[int, ...]
@@ -368,7 +377,7 @@ class Slice(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Pad(Op):
-    """Pad every axis; mode "constant" (with `value`, a real number), "reflect", "edge" or "wrap"; negative pads crop."""
+    """Pad every axis; `mode` "constant" (a real `value`), "reflect", "edge" or "wrap"."""
 
     x: Value
     pads: tuple[int, ...]
@@ -409,7 +418,7 @@ class Tile(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Resize(Op):
-    """Nearest (or linear) resampling of the spatial axes, with ONNX's coordinate and rounding modes."""
+    """Nearest or linear resampling of the spatial axes, with ONNX's coordinate modes."""
 
     x: Value
     scales: tuple[float, ...]

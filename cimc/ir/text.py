@@ -1,7 +1,8 @@
 """The words of every text form: a scanner for reading, `literal` for writing.
 
-All dumps share these words: names (`%conv1.out`), types (`i8[1,64]<0.5,0>`), numbers, quoted strings, tuples in
-parentheses, `none`, `true`, `false`. What `literal` writes, `Scanner.literal` reads back equal.
+All dumps share these words: names (`%conv1.out`), types (`i8[1,64]<0.5,0>`), numbers, quoted
+strings, tuples in parentheses, `none`, `true`, `false`. What `literal` writes, `Scanner.literal`
+reads back equal.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypeAlias
 from cimc.errors import CimcError, Fault
 from cimc.ir.types import DTYPES, Quant, Type
 
-Literal: TypeAlias = "int | float | bool | str | None | tuple[Literal, ...]"
+Literal: TypeAlias = "int | float | bool | str | tuple[Literal, ...] | None"
 
 _TOKEN = re.compile(
     r"""\s*(?:\#[^\n]*\n\s*)*(?:

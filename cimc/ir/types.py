@@ -13,7 +13,7 @@ from cimc.errors import CimcError
 
 Array: TypeAlias = NDArray[np.generic]
 
-# element type -> (NumPy type that holds it, bits in a memory, lowest, highest); floats have no range
+# element type -> (NumPy type that holds it, bits in a memory, lowest, highest)
 _INTEGERS: dict[str, tuple[type[np.generic], int, int, int]] = {
     "i2": (np.int8, 2, -2, 1),
     "u2": (np.uint8, 2, 0, 3),
@@ -38,7 +38,7 @@ DTYPES: tuple[str, ...] = (*_INTEGERS, *_FLOATS)
 
 
 def numpy_dtype(dtype: str) -> np.dtype[np.generic]:
-    """The NumPy type that holds one element of `dtype`; narrow integers (i4 ...) live in a byte each."""
+    """The NumPy type that holds an element of `dtype`; a narrow integer (i4) takes a whole byte."""
     if dtype in _INTEGERS:
         return np.dtype(_INTEGERS[dtype][0])
     return np.dtype(_FLOATS[dtype][0])
@@ -60,7 +60,7 @@ def int_range(dtype: str) -> tuple[int, int]:
 
 
 def dtype_of(array: Array) -> str:
-    """Our name of a NumPy array's element type (a byte is i8 or u8, never i4: the IR knows better)."""
+    """Our name of a NumPy array's element type (a byte is i8 or u8, never i4)."""
     for name in ("i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "bool", "f16", "f32", "f64"):
         if array.dtype == numpy_dtype(name):
             return name
@@ -69,10 +69,10 @@ def dtype_of(array: Array) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Quant:
-    """How an integer q stands for a real number: real = scale * (q - zero), one pair for the whole tensor.
+    """How integers q of a tensor stand for real numbers: real = scale * (q - zero).
 
-    `scale` is exactly a float32. Per-channel scales of weights are operands of the ops that use them
-    (`requant`'s multiplier, `dequantize`'s scale), never part of a type.
+    `scale` is exactly a float32. Per-channel scales of weights are operands of the ops that use
+    them (`requant`'s multiplier, `dequantize`'s scale), never part of a type.
     """
 
     scale: float
@@ -81,7 +81,7 @@ class Quant:
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """Type of a value, printed `i8[1,64,56,56]`, quantized ones `u8[1,10]<0.25,128>` (scale, zero)."""
+    """Type of a value, printed `i8[1,64,56,56]`, or `u8[1,10]<0.25,128>` with scale and zero."""
 
     dtype: str
     shape: tuple[int, ...]
