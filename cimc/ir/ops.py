@@ -147,7 +147,11 @@ class Conv(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class ConvTranspose(Op):
-    """Transposed convolution; `legalize` rewrites it into upsample-with-zeros, then conv."""
+    """Transposed convolution; `legalize` rewrites it into upsample-with-zeros, then conv.
+
+    out extent = stride*(extent - 1) + dilation*(kernel - 1) + 1 - begin - end on every spatial axis;
+    ONNX's output_padding makes `end` smaller, also negative.
+    """
 
     x: Value
     w: Value  # C, K/g, spatial...
@@ -181,7 +185,15 @@ class Matmul(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Unary(Op):
-    """out = fn(x), element by element; `fn` is a name in `cimc.ir.evaluate.UNARY`."""
+    """out = fn(x), element by element; `fn` is a name in `cimc.ir.evaluate.UNARY`.
+
+    Names are ONNX's in snake case (relu, sigmoid, is_nan, not ...). With parameters, a = alpha and
+    b = beta:
+        leaky_relu, elu, celu, thresholded_relu, swish: a is ONNX's alpha
+        hard_sigmoid max(0, min(1, a*x + b));  clip max(a, min(b, x));  selu a is alpha, b is gamma
+        shrink a is lambd, b is bias;  is_inf a: count -inf, b: count +inf (0 or 1)
+        gelu with erf, gelu_tanh with the tanh formula
+    """
 
     x: Value
     fn: str
@@ -203,7 +215,12 @@ class Lut(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Binary(Op):
-    """out = fn(a, b) with broadcasting; `fn` is a name in `cimc.ir.evaluate.BINARY`."""
+    """out = fn(a, b) with broadcasting; `fn` is a name in `cimc.ir.evaluate.BINARY`.
+
+    add, sub, mul, div (integers towards zero), pow, max, min, mod (sign of b), fmod (sign of a),
+    prelu (a >= 0 ? a : a*b), equal, less, less_equal, greater, greater_equal, and, or, xor,
+    bitwise_and, bitwise_or, bitwise_xor, shift_left, shift_right
+    """
 
     a: Value
     b: Value
@@ -253,7 +270,10 @@ class Pool(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Reduce(Op):
-    """Reduce over `axes`; `fn` is a name in `cimc.ir.evaluate.REDUCE`."""
+    """Reduce over `axes`; `fn` is a name in `cimc.ir.evaluate.REDUCE`.
+
+    mean, sum, max, min, prod, l1, l2, sum_square, log_sum, log_sum_exp
+    """
 
     x: Value
     fn: str
@@ -418,10 +438,10 @@ class Tile(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Resize(Op):
-    """Nearest or linear resampling of the spatial axes, with ONNX's coordinate modes."""
+    """Nearest or linear resampling with ONNX's coordinate and rounding modes."""
 
     x: Value
-    scales: tuple[float, ...]
+    scales: tuple[float, ...]  # out extent / x extent as ONNX defines it, one for every axis
     mode: str = "nearest"
     coordinates: str = "half_pixel"
     nearest: str = "round_prefer_floor"
