@@ -294,7 +294,7 @@ def scan_graph(scanner: text.Scanner, tensors: dict[str, Array]) -> Graph:
     values: dict[str, Value] = {}
     ops: list[Op] = []
     while not scanner.accept("return"):
-        op = _scan_op(scanner, values, tensors)
+        op = scan_op(scanner, values, tensors)
         values[op.out.name] = op.out
         ops.append(op)
     outputs: list[Value] = []
@@ -312,7 +312,7 @@ def _scan_value(scanner: text.Scanner, values: Mapping[str, Value]) -> Value:
     return values[name]
 
 
-def _scan_op(scanner: text.Scanner, values: Mapping[str, Value], tensors: dict[str, Array]) -> Op:
+def scan_op(scanner: text.Scanner, values: Mapping[str, Value], tensors: dict[str, Array]) -> Op:
     out_name = scanner.name()
     scanner.take(":")
     out = Value(out_name, scanner.type())

@@ -1,0 +1,232 @@
+"""The tiled IR: which part of the machine does each op, and each heavy op as one nest of named loops.
+
+    tiles on "miredo-default"
+    graph "resnet8"
+    ...
+    return %y
+    layer %conv1 macro [%conv1, %conv1_q] {
+      dims g=1 n=1 k=64 c=3 p=112 q=112 r=7 s=7
+      spatial cores(k=8) rows(c=3, r=7) columns(k=8)
+      for p 112 I=dram W=dram O=dram
+      for q 112 I=gb W=macro O=ob
+      double gb/I ob/O
+      options duplicate=2
+    }
+    layer %pool1 vector [%pool1]
+
+Every op of the graph but inputs and constants is in exactly one layer; a layer's first op is its heavy op, the others ride on it
+as its epilogue. A nest's `dims` are the op's loop bounds (conv: g n k c p q r s, where c and k count within one group; after
+flattening of the window `e` stands for c*r*s; matmul: g m n k as a conv with p=m, k=n, c=k). `spatial` says which loops run in space,
+innermost; `loops` are the temporal loops, outermost first, each with the memory level where it keeps each operand (its tile below
+that loop is what moves on to the next level); `double` lists level/operand pairs that are double-buffered. Products of bounds may
+exceed a dim: the tail is cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from cimc.errors import Fault, InternalError, raise_if
+from cimc.ir import text
+from cimc.ir.graph import Graph, graph_text, scan_graph
+from cimc.ir.types import Array
+
+OPERANDS = ("I", "W", "O")
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalLoop:
+    """One loop in time over `dim`; `levels` says at which memory level it keeps I, W and O."""
+
+    dim: str
+    bound: int
+    levels: tuple[str, str, str]
+
+    def __str__(self) -> str:
+        held = " ".join(f"{o}={level}" for o, level in zip(OPERANDS, self.levels, strict=True))
+        return f"for {self.dim} {self.bound} {held}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spatial:
+    """Loops that run in space along one axis of the machine (cores, rows, columns, arrays ...)."""
+
+    axis: str
+    factors: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        return f"{self.axis}({', '.join(f'{dim}={factor}' for dim, factor in self.factors)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """The loop nest of one heavy op, with its mapping once one was chosen."""
+
+    dims: tuple[tuple[str, int], ...]
+    spatial: tuple[Spatial, ...] = ()
+    loops: tuple[TemporalLoop, ...] = ()
+    double: tuple[tuple[str, str], ...] = ()  # (level, operand)
+    options: tuple[
+        tuple[str, int | str], ...
+    ] = ()  # what a machine kind adds (duplicate, arrays, core ...)
+
+    def extent(self, dim: str) -> int:
+        """Loop bound of `dim`; 1 if the nest does not have it."""
+        return dict(self.dims).get(dim, 1)
+
+    def option(self, name: str, default: int) -> int:
+        """A number that the machine kind noted."""
+        value = dict(self.options).get(name, default)
+        if isinstance(value, str):
+            raise InternalError(f"option {name} of a nest is {value!r}, not a number")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Some ops of the graph and where they run: "macro", "vector" or "host"."""
+
+    name: str  # of the first op's result
+    place: str
+    ops: tuple[str, ...]  # names of the ops' results, in the graph's order
+    nest: Nest | None = None
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A graph whose ops are all placed on one target."""
+
+    target: str
+    graph: Graph
+    layers: tuple[Layer, ...]
+
+    def verify(self) -> None:
+        """Raise InternalError unless every op is in exactly one layer."""
+        self.graph.verify()
+        raise_if(_faults(self), InternalError)
+
+    def __str__(self) -> str:
+        return tiles_text(self)
+
+
+def _faults(tiles: Tiles) -> Iterator[Fault]:
+    placed = [name for layer in tiles.layers for name in layer.ops]
+    wanted = [op.out.name for op in tiles.graph.ops if op.mnemonic not in ("input", "constant")]
+    for name in sorted(set(placed) ^ set(wanted)):
+        where = "in no layer" if name in wanted else "no op of the graph"
+        yield Fault(f"%{name} is {where}", code="CIM9010")
+    for name in sorted({name for name in placed if placed.count(name) > 1}):
+        yield Fault(f"%{name} is in two layers", code="CIM9011")
+
+
+# --- text -------------------------------------------------------------------------------------------------------
+
+
+def tiles_text(tiles: Tiles) -> str:
+    """The whole tiled IR as text; `parse_tiles` reads it back."""
+    lines = [f"tiles on {text.literal(tiles.target)}", graph_text(tiles.graph).rstrip("\n")]
+    for layer in tiles.layers:
+        names = ", ".join(text.name(name) for name in layer.ops)
+        head = f"layer {text.name(layer.name)} {layer.place} [{names}]"
+        if layer.nest is None:
+            lines.append(head)
+        else:
+            lines += [f"{head} {{", *(f"  {line}" for line in nest_text(layer.nest)), "}"]
+    return "\n".join(lines) + "\n"
+
+
+def nest_text(nest: Nest) -> Iterator[str]:
+    """The lines of one nest."""
+    yield "dims " + " ".join(f"{dim}={bound}" for dim, bound in nest.dims)
+    if nest.spatial:
+        yield "spatial " + " ".join(str(axis) for axis in nest.spatial)
+    yield from (str(loop) for loop in nest.loops)
+    if nest.double:
+        yield "double " + " ".join(f"{level}/{operand}" for level, operand in nest.double)
+    if nest.options:
+        yield "options " + " ".join(f"{key}={text.literal(value)}" for key, value in nest.options)
+
+
+def parse_tiles(
+    source: str, tensors: Mapping[str, Array] | None = None, path: str = "<text>"
+) -> Tiles:
+    """Read a tiled IR's text form; `tensors` brings the arrays that are named by digest only."""
+    scanner = text.Scanner(source, path)
+    scanner.take("tiles")
+    scanner.take("on")
+    target = scanner.string()
+    graph = scan_graph(scanner, dict(tensors or {}))
+    layers = []
+    while scanner.accept("layer"):
+        layers.append(_scan_layer(scanner))
+    if not scanner.done:
+        raise scanner.error("a layer or the end of text")
+    return Tiles(target, graph, tuple(layers))
+
+
+def _scan_layer(scanner: text.Scanner) -> Layer:
+    name = scanner.name()
+    place = scanner.take()
+    scanner.take("[")
+    ops = []
+    while not scanner.accept("]"):
+        ops.append(scanner.name())
+        if not scanner.peek("]"):
+            scanner.take(",")
+    nest = None
+    if scanner.accept("{"):
+        nest = scan_nest(scanner)
+        scanner.take("}")
+    return Layer(name, place, tuple(ops), nest)
+
+
+def scan_nest(scanner: text.Scanner) -> Nest:
+    """Read a nest up to, not with, its closing brace."""
+    scanner.take("dims")
+    dims = tuple(_scan_pairs(scanner))
+    spatial: list[Spatial] = []
+    if scanner.accept("spatial"):
+        while not scanner.peek("for", "double", "options", "}"):
+            axis = scanner.take()
+            scanner.take("(")
+            factors = tuple(_scan_pairs(scanner))
+            scanner.take(")")
+            spatial.append(Spatial(axis, factors))
+    loops: list[TemporalLoop] = []
+    while scanner.accept("for"):
+        loops.append(_scan_loop(scanner))
+    double: list[tuple[str, str]] = []
+    if scanner.accept("double"):
+        while not scanner.peek("options", "}"):
+            level = scanner.take()
+            scanner.take("/")
+            double.append((level, scanner.take(*OPERANDS)))
+    options: list[tuple[str, int | str]] = []
+    if scanner.accept("options"):
+        while not scanner.peek("}"):
+            key = scanner.take()
+            scanner.take("=")
+            value = scanner.literal()
+            if not isinstance(value, int | str):
+                raise scanner.error("a number or a string", str(value))
+            options.append((key, value))
+    return Nest(dims, tuple(spatial), tuple(loops), tuple(double), tuple(options))
+
+
+def _scan_pairs(scanner: text.Scanner) -> Iterator[tuple[str, int]]:
+    while scanner.peek_kind("word") and not scanner.peek("spatial", "for", "double", "options"):
+        dim = scanner.take()
+        scanner.take("=")
+        yield dim, scanner.integer()
+        scanner.accept(",")
+
+
+def _scan_loop(scanner: text.Scanner) -> TemporalLoop:
+    dim, bound = scanner.take(), scanner.integer()
+    levels = []
+    for operand in OPERANDS:
+        scanner.take(operand)
+        scanner.take("=")
+        levels.append(scanner.take())
+    return TemporalLoop(dim, bound, (levels[0], levels[1], levels[2]))
