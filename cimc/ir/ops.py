@@ -149,7 +149,7 @@ class Conv(Op):
 class ConvTranspose(Op):
     """Transposed convolution; `legalize` rewrites it into upsample-with-zeros, then conv.
 
-    out extent = stride*(extent - 1) + dilation*(kernel - 1) + 1 - begin - end on every spatial axis;
+    out extent = stride*(extent - 1) + dilation*(kernel - 1) + 1 - begin - end on each spatial axis;
     ONNX's output_padding makes `end` smaller, also negative.
     """
 
