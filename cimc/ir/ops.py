@@ -190,7 +190,7 @@ class Unary(Op):
     Names are ONNX's in snake case (relu, sigmoid, is_nan, not ...). With parameters, a = alpha and
     b = beta:
         leaky_relu, elu, celu, thresholded_relu, swish: a is ONNX's alpha
-        hard_sigmoid max(0, min(1, a*x + b));  clip max(a, min(b, x));  selu a is alpha, b is gamma
+        hard_sigmoid max(0, min(1, a*x + b));  clip min(b, max(a, x));  selu a is alpha, b is gamma
         shrink a is lambd, b is bias;  is_inf a: count -inf, b: count +inf (0 or 1)
         gelu with erf, gelu_tanh with the tanh formula
     """
