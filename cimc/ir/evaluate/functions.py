@@ -36,6 +36,11 @@ def _hard_sigmoid(x: Numbers, alpha: float, beta: float) -> Numbers:
     return np.asarray(np.clip(_f(alpha, x) * x + _f(beta, x), 0, 1))
 
 
+def _shrink(x: Numbers, lambd: float, bias: float) -> Numbers:
+    below, above = x + _f(bias, x), x - _f(bias, x)
+    return np.asarray(np.where(x < -lambd, below, np.where(x > lambd, above, _f(0, x))))
+
+
 def _gelu_tanh(x: Numbers) -> Numbers:
     inner = _f(math.sqrt(2 / math.pi), x) * (x + _f(0.044715, x) * x * x * x)
     return np.asarray(_f(0.5, x) * x * (1 + np.tanh(inner)))
@@ -71,7 +76,7 @@ UNARY: Mapping[str, UnaryFn] = MappingProxyType(
         "gelu_tanh": lambda x, _a, _b: _gelu_tanh(x),
         "hard_sigmoid": _hard_sigmoid,
         "hard_swish": lambda x, _a, _b: x * _hard_sigmoid(x, 1 / 6, 0.5),
-        "is_inf": lambda x, _a, _b: np.isinf(x),
+        "is_inf": lambda x, a, b: (np.isneginf(x) & bool(a)) | (np.isposinf(x) & bool(b)),
         "is_nan": lambda x, _a, _b: np.isnan(x),
         "leaky_relu": lambda x, a, _b: np.where(x >= 0, x, _f(a, x) * x),
         "log": lambda x, _a, _b: np.log(x),
@@ -87,10 +92,7 @@ UNARY: Mapping[str, UnaryFn] = MappingProxyType(
         ),
         "sigmoid": lambda x, _a, _b: _sigmoid(x),
         "sign": lambda x, _a, _b: np.sign(x),
-        # soft threshold: bias alpha, lambda beta
-        "shrink": lambda x, a, b: np.where(
-            x < -b, x + _f(a, x), np.where(x > b, x - _f(a, x), _f(0, x))
-        ),
+        "shrink": _shrink,
         "sin": lambda x, _a, _b: np.sin(x),
         "sinh": lambda x, _a, _b: np.sinh(x),
         "softplus": lambda x, _a, _b: _softplus(x),
@@ -115,13 +117,16 @@ BINARY: Mapping[str, BinaryFn] = MappingProxyType(
     {
         "add": np.add,
         "and": np.logical_and,
+        "bitwise_and": np.bitwise_and,
+        "bitwise_or": np.bitwise_or,
+        "bitwise_xor": np.bitwise_xor,
         "div": _div,
         "equal": np.equal,
         "fmod": np.fmod,
         "greater": np.greater,
-        "greater_or_equal": np.greater_equal,
+        "greater_equal": np.greater_equal,
         "less": np.less,
-        "less_or_equal": np.less_equal,
+        "less_equal": np.less_equal,
         "max": np.maximum,
         "min": np.minimum,
         "mod": np.mod,
@@ -129,12 +134,17 @@ BINARY: Mapping[str, BinaryFn] = MappingProxyType(
         "or": np.logical_or,
         "pow": np.power,
         "prelu": lambda a, b: np.where(a >= 0, a, a * b),
+        "shift_left": np.left_shift,
+        "shift_right": np.right_shift,
         "sub": np.subtract,
         "xor": np.logical_xor,
     }
 )
-COMPARISONS = frozenset({"equal", "greater", "greater_or_equal", "less", "less_or_equal"})
-LOGICAL = frozenset({"and", "or", "xor", "not", "is_nan", "is_inf"})
+# functions whose result is bool
+PREDICATES = frozenset(
+    {"and", "equal", "greater", "greater_equal", "is_inf", "is_nan", "less", "less_equal", "not",
+     "or", "xor"}
+)  # fmt: skip
 
 
 def _log_sum_exp(x: Numbers, axes: tuple[int, ...], keep: bool) -> Numbers:
