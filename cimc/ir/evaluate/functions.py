@@ -36,6 +36,13 @@ def _hard_sigmoid(x: Numbers, alpha: float, beta: float) -> Numbers:
     return np.asarray(np.clip(_f(alpha, x) * x + _f(beta, x), 0, 1))
 
 
+def _clip(x: Numbers, low: float, high: float) -> Numbers:
+    if x.dtype.kind in "iu":  # a bound may be infinite
+        info = np.iinfo(x.dtype)
+        low, high = max(low, int(info.min)), min(high, int(info.max))
+    return np.asarray(np.minimum(_f(high, x), np.maximum(_f(low, x), x)))
+
+
 def _shrink(x: Numbers, lambd: float, bias: float) -> Numbers:
     below, above = x + _f(bias, x), x - _f(bias, x)
     return np.asarray(np.where(x < -lambd, below, np.where(x > lambd, above, _f(0, x))))
@@ -65,7 +72,7 @@ UNARY: Mapping[str, UnaryFn] = MappingProxyType(
         "celu": lambda x, a, _b: (
             np.maximum(x, 0) + np.minimum(0, _f(a, x) * np.expm1(x / _f(a, x)))
         ),
-        "clip": lambda x, a, b: np.clip(x, _f(a, x), _f(b, x)),  # alpha .. beta
+        "clip": _clip,
         "cos": lambda x, _a, _b: np.cos(x),
         "cosh": lambda x, _a, _b: np.cosh(x),
         "elu": lambda x, a, _b: np.where(x > 0, x, _f(a, x) * np.expm1(np.minimum(x, 0))),
@@ -76,7 +83,7 @@ UNARY: Mapping[str, UnaryFn] = MappingProxyType(
         "gelu_tanh": lambda x, _a, _b: _gelu_tanh(x),
         "hard_sigmoid": _hard_sigmoid,
         "hard_swish": lambda x, _a, _b: x * _hard_sigmoid(x, 1 / 6, 0.5),
-        "is_inf": lambda x, a, b: (np.isneginf(x) & bool(a)) | (np.isposinf(x) & bool(b)),
+        "is_inf": lambda x, a, b: ((x == -np.inf) & bool(a)) | ((x == np.inf) & bool(b)),
         "is_nan": lambda x, _a, _b: np.isnan(x),
         "leaky_relu": lambda x, a, _b: np.where(x >= 0, x, _f(a, x) * x),
         "log": lambda x, _a, _b: np.log(x),
