@@ -1,11 +1,14 @@
-"""What a machine kind tells the rest of the tool. Built-in kinds and plug-ins use this interface and nothing else.
+"""What a machine kind tells the rest of the tool. Built-in kinds and plug-ins use this interface
+and nothing else.
 
-A kind is a module named by the entry point group `cimc.kinds` (value `package.module:KIND`), with `package.module_spec`
-beside it holding `SPEC`, the schema of its target files (kept apart so that listing targets imports nothing heavy).
+A kind is a module named by the entry point group `cimc.kinds` (value `package.module:KIND`), with
+`package.module_spec` beside it holding `SPEC`, the schema of its target files (kept apart so that
+listing targets imports nothing heavy).
 
-The compiler asks, in this order: which ops can the array do (`place`), how does each heavy op lie on the machine (`map`), which
-instructions is that (`lower`). The simulator asks what each instruction holds and counts (`cost`), the reports what an event costs
-(`energies`) and how large the machine is (`area`).
+The compiler asks, in this order: which ops can the array do (`place`), how does each heavy op lie
+on the machine (`map`), which instructions is that (`lower`). The simulator asks what each
+instruction holds and counts (`cost`), the reports what an event costs (`energies`) and how large
+the machine is (`area`).
 """
 
 from __future__ import annotations
@@ -40,8 +43,8 @@ from cimc.target import Target, kind_entries
 class Cost:
     """What one execution of an instruction takes.
 
-    `holds`: (unit, cycles) pairs, all taken at the start; a unit is free again after its cycles. `cycles`: until the result is
-    ready. `events`: how often each priced event happens.
+    `holds`: (unit, cycles) pairs, all taken at the start; a unit is free again after its cycles.
+    `cycles`: until the result is ready. `events`: how often each priced event happens.
     """
 
     holds: tuple[tuple[str, int], ...]
@@ -51,7 +54,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Energy of one event and the dotted key of the target file that says so (several keys: all that enter)."""
+    """Energy of one event and the dotted key of the target file that says so (several keys: all
+    that enter).
+    """
 
     pj: float
     keys: tuple[str, ...]
@@ -77,13 +82,17 @@ class Kind(Protocol):
         """Where an op can run: "macro", "vector", or the fault that says why nowhere."""
 
     def map(self, tiles: Tiles, target: Target, options: Options) -> Tiles:
-        """Choose a mapping for each macro layer; raises FitError with need, have and help where none fits."""
+        """Choose a mapping for each macro layer; raises FitError with need, have and help where
+        none fits.
+        """
 
     def lower(self, tiles: Tiles, target: Target) -> Program:
         """Instructions and buffers (their addresses still open) for mapped tiles."""
 
     def cost(self, instr: Instr, buffers: Mapping[str, Buffer], target: Target) -> Cost:
-        """Units, cycles and events of one execution of `instr`; `common_cost` knows the shared instructions."""
+        """Units, cycles and events of one execution of `instr`; `common_cost` knows the shared
+        instructions.
+        """
 
     def energies(self, target: Target) -> Mapping[str, Price]:
         """Price of every event that `cost` may count."""
@@ -105,7 +114,7 @@ def load_kind(name: str) -> Kind:
     return kind
 
 
-# --- costs that all kinds share ---------------------------------------------------------------------------------------
+# --- costs that all kinds share ------------------------------------------------------------------
 
 FLOAT_FNS = frozenset({"softmax", "layer_norm", "lrn", "batch_norm"})  # ops that compute in float32
 
@@ -123,11 +132,12 @@ def core_of(memory: str) -> str:
 def common_cost(instr: Instr, buffers: Mapping[str, Buffer], target: Target) -> Cost:
     """Cost of the instructions of `cimc.ir.program`: memory ports, link, vector unit.
 
-        port    sum over the instruction's views of ceil(bits / port width), for each memory it touches
-        link    ceil(bits / link width) where data cross between a shared memory and a core
+        port    sum over the instruction's views of ceil(bits / port width), for each memory it
+        touches link    ceil(bits / link width) where data cross between a shared memory and a core
         vector  ceil(elements / lanes)
 
-    Views in memories that are no level of the target (arrays, register files inside a macro) cost nothing here: their kind adds it.
+    Views in memories that are no level of the target (arrays, register files inside a macro) cost
+    nothing here: their kind adds it.
     """
     if isinstance(instr, Wait | Signal):
         return Cost((), 0, ())

@@ -1,10 +1,12 @@
-"""Target files: one TOML file says everything about one machine, each number with its unit and its source.
+"""Target files: one TOML file says everything about one machine, each number with its unit and its
+source.
 
-A file names its machine `kind`; the kind's module adds the schema of its own tables (array, adc, ap ...) to the common
-ones here. Unknown keys and wrong types are faults that name the key's path and the nearest known one. The table-level
-key `source` says where the numbers of that table come from; `source = "assumed"` marks what nobody published, and so does
-a key-level entry `assumed = ["read_pj_per_bit", ...]` inside a table with a source. No other place in the project holds
-a physical constant.
+A file names its machine `kind`; the kind's module adds the schema of its own tables (array, adc, ap
+...) to the common ones here. Unknown keys and wrong types are faults that name the key's path and
+the nearest known one. The table-level key `source` says where the numbers of that table come from;
+`source = "assumed"` marks what nobody published, and so does a key-level entry `assumed =
+["read_pj_per_bit", ...]` inside a table with a source. No other place in the project holds a
+physical constant.
 """
 
 from __future__ import annotations
@@ -136,7 +138,7 @@ def _assumed(node: BaseModel, prefix: str) -> Iterator[str]:
                     yield path
 
 
-# --- finding and reading ----------------------------------------------------------------------------------------
+# --- finding and reading -------------------------------------------------------------------------
 
 
 def _folders() -> Iterator[Path]:
@@ -159,9 +161,11 @@ def target_files() -> dict[str, Path]:
 
 
 def load_target(name: str | Path, overrides: Mapping[str, object] | None = None) -> Target:
-    """Read the target called `name`, or the file at that path; `overrides` replaces values by dotted key.
+    """Read the target called `name`, or the file at that path; `overrides` replaces values by
+    dotted key.
 
-    raises  UsageError with one fault for each unknown target, unreadable file, unknown key, wrong type or unit
+    raises  UsageError with one fault for each unknown target, unreadable file, unknown key, wrong
+    type or unit
     """
     path = _locate(str(name))
     try:

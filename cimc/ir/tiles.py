@@ -1,4 +1,5 @@
-"""The tiled IR: which part of the machine does each op, and each heavy op as one nest of named loops.
+"""The tiled IR: which part of the machine does each op, and each heavy op as one nest of named
+loops.
 
     tiles on "miredo-default"
     graph "resnet8"
@@ -14,12 +15,14 @@
     }
     layer %pool1 vector [%pool1]
 
-Every op of the graph but inputs and constants is in exactly one layer; a layer's first op is its heavy op, the others ride on it
-as its epilogue. A nest's `dims` are the op's loop bounds (conv: g n k c p q r s, where c and k count within one group; after
-flattening of the window `e` stands for c*r*s; matmul: g m n k as a conv with p=m, k=n, c=k). `spatial` says which loops run in space,
-innermost; `loops` are the temporal loops, outermost first, each with the memory level where it keeps each operand (its tile below
-that loop is what moves on to the next level); `double` lists level/operand pairs that are double-buffered. Products of bounds may
-exceed a dim: the tail is cut off.
+Every op of the graph but inputs and constants is in exactly one layer; a layer's first op is its
+heavy op, the others ride on it as its epilogue. A nest's `dims` are the op's loop bounds (conv: g n
+k c p q r s, where c and k count within one group; after flattening of the window `e` stands for
+c*r*s; matmul: g m n k as a conv with p=m, k=n, c=k). `spatial` says which loops run in space,
+innermost; `loops` are the temporal loops, outermost first, each with the memory level where it
+keeps each operand (its tile below that loop is what moves on to the next level); `double` lists
+level/operand pairs that are double-buffered. Products of bounds may exceed a dim: the tail is cut
+off.
 """
 
 from __future__ import annotations
@@ -120,7 +123,7 @@ def _faults(tiles: Tiles) -> Iterator[Fault]:
         yield Fault(f"%{name} is in two layers", code="CIM9011")
 
 
-# --- text -------------------------------------------------------------------------------------------------------
+# --- text ----------------------------------------------------------------------------------------
 
 
 def tiles_text(tiles: Tiles) -> str:
