@@ -7,6 +7,7 @@ a person sees all of them at once. The subclass says which exit code the command
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -84,6 +85,19 @@ class StallError(CimcError):
     """A simulation that cannot go on, or took longer than allowed."""
 
     exit_code = 6
+
+
+class CimcWarning(UserWarning):
+    """Something a person should know although the work goes on; the command line shows it as a block."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        super().__init__(str(fault).removeprefix("error "))
+
+
+def warn(fault: Fault) -> None:
+    """Issue `fault` as a warning; -Werror makes it an error."""
+    warnings.warn(CimcWarning(fault), stacklevel=2)
 
 
 def raise_if(faults: Iterable[Fault], error: type[CimcError] = CimcError) -> None:

@@ -1,0 +1,141 @@
+"""`cimc targets`: list machines, show one with every unit and source, test one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cimc.cli.console import Console, Json, table
+from cimc.cli.verb import VerbGroup
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from cimc.target import Target
+
+
+@click.group(cls=VerbGroup)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """List the machines, show one, or test one.
+
+    \b
+    Example:
+      cimc targets
+      cimc targets show miredo-default
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_targets)
+
+
+@command.command("list")
+@click.pass_obj
+def list_targets(console: Console) -> None:
+    """List every machine, built-in and plug-in, one line each.
+
+    \b
+    Example:
+      cimc targets list --json
+    """
+    from cimc.errors import CimcError
+    from cimc.target import load_target, target_files
+
+    rows: list[dict[str, Json]] = []
+    for name, path in target_files().items():
+        try:
+            target = load_target(path)
+        except CimcError as problem:
+            for fault in problem.faults:
+                console.fault(fault, "warning")
+            continue
+        rows.append(
+            {
+                "name": name,
+                "kind": target.kind,
+                "cores": target.spec.cores,
+                "summary": target.spec.summary,
+                "path": str(path),
+            }
+        )
+    shown = [[str(row[key]) for key in ("name", "kind", "cores", "summary")] for row in rows]
+    console.result(rows, lambda: table(["target", "kind", "cores", "what it is"], shown, right=[2]))
+
+
+@command.command("show")
+@click.argument("name")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value.")
+@click.pass_obj
+def show_target(console: Console, name: str, overrides: tuple[str, ...]) -> None:
+    """Print a machine's resolved values, their units (in the keys) and where each comes from.
+
+    \b
+    Example:
+      cimc targets show miredo-default
+    """
+    from cimc.cli.values import parse_overrides
+    from cimc.target import load_target
+
+    target = load_target(name, parse_overrides(overrides))
+    content: dict[str, Json] = target.spec.model_dump(mode="json")
+    console.result(
+        {"name": target.name, "path": target.path, **content}, lambda: "\n".join(_shown(target))
+    )
+
+
+def _shown(target: Target) -> Iterator[str]:
+    yield f"# {target.name}: {target.spec.summary}"
+    yield f"# {target.path}"
+    yield from _table_lines(target.spec, "", set(target.assumed_keys()))
+
+
+def _table_lines(node: BaseModel, prefix: str, assumed: set[str]) -> Iterator[str]:
+    """A table's own values first, its sub-tables after them, as TOML does it."""
+    from pydantic import BaseModel
+
+    below: list[tuple[str, BaseModel]] = []
+    for key in type(node).model_fields:
+        value = getattr(node, key)
+        if isinstance(value, BaseModel):
+            below.append((key, value))
+        elif isinstance(value, dict):
+            below += [(f"{key}.{name}", child) for name, child in value.items()]
+        elif not (prefix and key in ("source", "error", "assumed") and not value):
+            path = f"{prefix}.{key}" if prefix else key
+            mark = "" if key in node.model_fields_set else "   # default"
+            yield f"{key} = {_toml(value)}{'   # assumed' if path in assumed else mark}"
+    for key, child in below:
+        path = f"{prefix}.{key}" if prefix else key
+        yield ""
+        yield f"[{path}]"
+        yield from _table_lines(child, path, assumed)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        import json
+
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return repr(value)
+
+
+@command.command("test")
+@click.argument("name")
+@click.pass_obj
+def test_target(console: Console, name: str) -> None:
+    """Run the conformance suite that every machine and kind passes.
+
+    \b
+    Example:
+      cimc targets test miredo-default
+    """
+    from cimc.conformance.target import check_target
+    from cimc.target import load_target
+
+    del Path  # placeholder
