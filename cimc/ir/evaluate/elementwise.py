@@ -10,12 +10,39 @@ from numpy.typing import NDArray
 from cimc.errors import Fault, InternalError
 from cimc.ir import ops
 from cimc.ir.evaluate.functions import BINARY, UNARY
-from cimc.ir.evaluate.numbers import converted, dequantized, quantized, real, typed, zero_of
+from cimc.ir.evaluate.numbers import (
+    Numbers,
+    converted,
+    dequantized,
+    fused_multiply_add,
+    quantized,
+    real,
+    typed,
+    zero_of,
+)
 from cimc.ir.evaluate.registry import Held, meaning
 from cimc.ir.graph import Value
-from cimc.ir.types import Array, int_range, numpy_dtype
+from cimc.ir.types import Array, Type, int_range, numpy_dtype
 
 Number = TypeVar("Number", bound=np.number)
+
+
+def scale_and_zero(kind: Type) -> tuple[np.float32, np.float32]:
+    """Scale and zero point of a quantized type as float32."""
+    assert kind.quant is not None
+    return np.float32(kind.quant.scale), np.float32(kind.quant.zero)
+
+
+def same_byte(types: tuple[Type, ...]) -> bool:
+    """True where all are quantized to the same 8-bit type: onnxruntime then fuses the op."""
+    same = all(kind.dtype == types[0].dtype and kind.quant is not None for kind in types)
+    return same and types[0].dtype in ("i8", "u8")
+
+
+def saturated(steps: NDArray[np.float32], kind: Type) -> Array:
+    """Rounded half to even, clamped to the type's range; the zero point is already in."""
+    low, high = int_range(kind.dtype)
+    return np.asarray(np.clip(np.rint(steps), low, high)).astype(numpy_dtype(kind.dtype))
 
 
 def along(array: NDArray[Number], axis: int | None, rank: int) -> NDArray[Number]:
@@ -81,11 +108,35 @@ def lut(op: ops.Lut, held: Held) -> Array:
     return np.asarray(held[op.table.name][held[op.x.name].astype(np.int64) - low])
 
 
+def quantized_add(a: Numbers, b: Numbers, types: tuple[Type, Type, Type]) -> Array:
+    """round(ra*a + (rb*b + rest)) with ra, rb = scale of the operand / scale of the result.
+
+    This order, with a fused multiply-add in each step, is what onnxruntime's QLinearAdd computes on
+    x86; `rest` gathers the three zero points.
+    """
+    (sa, za), (sb, zb), (so, zo) = (scale_and_zero(kind) for kind in types)
+    ra, rb = sa / so, sb / so
+    rest = zo - fused_multiply_add(np.asarray(za), ra, rb * zb)
+    steps = fused_multiply_add(a, ra, fused_multiply_add(b, rb, np.float32(rest)))
+    return saturated(steps, types[2])
+
+
+def quantized_mul(a: Numbers, b: Numbers, types: tuple[Type, Type, Type]) -> Array:
+    """round((a - za)*(b - zb) * (sa*sb/so) + zo), as onnxruntime's QLinearMul on x86."""
+    (sa, za), (sb, zb), (so, zo) = (scale_and_zero(kind) for kind in types)
+    product = (a.astype(np.int32) - np.int32(za)) * (b.astype(np.int32) - np.int32(zb))
+    return saturated(product.astype(np.float32) * (sa * sb / so) + zo, types[2])
+
+
 @meaning(ops.Binary)
 def binary(op: ops.Binary, held: Held) -> Array:
     """One function of two broadcast operands, clamped where an activation was fused."""
-    a, b = (real(held[value.name], value.type) for value in (op.a, op.b))
-    out = typed(np.asarray(BINARY[op.fn](a, b)), op.out.type)
+    types = (op.a.type, op.b.type, op.out.type)
+    a, b = held[op.a.name], held[op.b.name]
+    if op.fn in ("add", "mul") and same_byte(types):
+        out = (quantized_add if op.fn == "add" else quantized_mul)(a, b, types)
+    else:
+        out = typed(np.asarray(BINARY[op.fn](real(a, op.a.type), real(b, op.b.type))), op.out.type)
     if op.low is None and op.high is None:
         return out
     low, high = int_range(op.out.type.dtype)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from cimc.ir.evaluate.numbers import Numbers
-from cimc.ir.types import Array
+from cimc.ir.types import Array, dtype_of, int_range
 
 UnaryFn = Callable[[Numbers, float, float], Array]
 BinaryFn = Callable[[Numbers, Numbers], Array]
@@ -38,8 +38,8 @@ def _hard_sigmoid(x: Numbers, alpha: float, beta: float) -> Numbers:
 
 def _clip(x: Numbers, low: float, high: float) -> Numbers:
     if x.dtype.kind in "iu":  # a bound may be infinite
-        info = np.iinfo(x.dtype)
-        low, high = max(low, int(info.min)), min(high, int(info.max))
+        least, most = int_range(dtype_of(x))
+        low, high = max(low, least), min(high, most)
     return np.asarray(np.minimum(_f(high, x), np.maximum(_f(low, x), x)))
 
 

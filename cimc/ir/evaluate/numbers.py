@@ -62,6 +62,18 @@ def zero_of(kind: Type) -> int:
     return kind.quant.zero if kind.quant is not None else 0
 
 
+def rescaled(total: Numbers, scale: Numbers | np.float32, kind: Type) -> Array:
+    """Exact integer sums as elements of `kind`: saturate(rint(f32(total) * scale) + zero)."""
+    low, high = int_range(kind.dtype)
+    steps = np.rint(total.astype(np.float32) * scale).astype(np.float64)
+    return np.asarray(np.clip(steps + zero_of(kind), low, high)).astype(numpy_dtype(kind.dtype))
+
+
+def fused_multiply_add(x: Numbers, y: np.float32, z: Float32 | np.float32) -> Float32:
+    """x * y + z rounded once, for |x| < 2**17: the float64 product is exact."""
+    return (x.astype(np.float64) * np.float64(y) + np.float64(z)).astype(np.float32)
+
+
 def element(number: float, kind: Type) -> Array:
     """One real number as an element of `kind` (a padding value, a bound)."""
     return typed(np.array(number, np.float32), Type(kind.dtype, (), kind.quant))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numpy.typing import NDArray
 
 from cimc.ir import ops
 from cimc.ir.evaluate.functions import REDUCE
 from cimc.ir.evaluate.heavy import windows
-from cimc.ir.evaluate.numbers import Numbers, converted, real, typed
+from cimc.ir.evaluate.numbers import Numbers, converted, less_zero, real, rescaled, typed
 from cimc.ir.evaluate.registry import Held, meaning
 from cimc.ir.types import Array, Type, int_range
 
@@ -18,8 +21,8 @@ def _lowest(kind: Type) -> float:
 
 @meaning(ops.Pool)
 def pool(op: ops.Pool, held: Held) -> Array:
-    """Extreme, mean or norm of every window."""
-    x = held[op.x.name] if op.fn == "max" else real(held[op.x.name], op.x.type)
+    """Extreme, mean or norm of every window; the mean of quantized integers is an exact sum."""
+    x = held[op.x.name]
     axes = x.ndim - 2
     begins, ends = op.pads[:axes], op.pads[axes:]
     window = (op.strides, op.kernel, op.dilations)
@@ -46,18 +49,39 @@ def pool(op: ops.Pool, held: Held) -> Array:
         lowest = _lowest(op.x.type)
         return converted(np.max(seen(x, lowest, lowest), axis=last), op.x.type, op.out.type)
     if op.fn == "lp":
+        x = real(x, op.x.type)
         powers = np.sum(np.abs(seen(x, 0, 0)) ** op.p, axis=last, dtype=x.dtype)
         return typed(powers ** np.asarray(1 / op.p, x.dtype), op.out.type)
     ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
-    count = np.sum(seen(ones, int(op.include_pad), 0), axis=last, dtype=x.dtype)
-    return typed(np.sum(seen(x, 0, 0), axis=last, dtype=x.dtype) / count, op.out.type)
+    count = np.asarray(np.sum(seen(ones, int(op.include_pad), 0), axis=last), np.float32)
+    if op.x.type.quant is not None and op.out.type.quant is not None:
+        total = np.sum(seen(less_zero(x, op.x.type), 0, 0), axis=last, dtype=np.int64)
+        return rescaled(np.asarray(total), mean_scale(op.x.type, op.out.type, count), op.out.type)
+    x = real(x, op.x.type)
+    return typed(
+        np.sum(seen(x, 0, 0), axis=last, dtype=x.dtype) / count.astype(x.dtype), op.out.type
+    )
+
+
+def mean_scale(x: Type, out: Type, count: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale of x / (scale of out * count): a mean of integers is an exact sum times this."""
+    assert x.quant is not None
+    assert out.quant is not None
+    return np.asarray(np.float32(x.quant.scale) / (np.float32(out.quant.scale) * count))
 
 
 @meaning(ops.Reduce)
 def reduce(op: ops.Reduce, held: Held) -> Array:
-    """One of the functions of REDUCE."""
-    x = real(held[op.x.name], op.x.type)
-    return typed(np.asarray(REDUCE[op.fn](x, op.axes, op.keep)), op.out.type)
+    """One of the functions of REDUCE; sums and means of quantized integers are exact sums."""
+    x = held[op.x.name]
+    if op.fn in ("mean", "sum") and op.x.type.quant is not None and op.out.type.quant is not None:
+        total = np.sum(less_zero(x, op.x.type), axis=op.axes, keepdims=op.keep, dtype=np.int64)
+        count = math.prod(x.shape[axis] for axis in op.axes) if op.fn == "mean" else 1
+        scale = mean_scale(op.x.type, op.out.type, np.array(count, np.float32))
+        return rescaled(np.asarray(total), scale, op.out.type)
+    if op.fn in ("max", "min"):
+        return converted(REDUCE[op.fn](x, op.axes, op.keep), op.x.type, op.out.type)
+    return typed(np.asarray(REDUCE[op.fn](real(x, op.x.type), op.axes, op.keep)), op.out.type)
 
 
 @meaning(ops.ArgReduce)
