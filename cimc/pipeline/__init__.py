@@ -1,1 +1,1 @@
-"""TODO."""
+"""Passes and how they are run: phases, pipelines as text, dumps, timing, reproducers."""
