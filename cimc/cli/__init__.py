@@ -20,7 +20,7 @@ VERBS = {
     "report": "cimc.cli.report",
     "doctor": "cimc.cli.doctor",
 }
-HELP = """Compile ONNX models to compute-in-memory machines, run them bit by bit, say what they cost.
+HELP = """Compile ONNX models to compute-in-memory machines, run them, say what they cost.
 
 \b
   cimc targets                                   which machines there are
@@ -62,9 +62,7 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.command(
-    cls=Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.command(cls=Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(cimc.__version__, prog_name="cimc")
 def cli() -> None:
     """Take the verb."""

@@ -1,4 +1,4 @@
-"""What a verb says and where: results to stdout, messages to stderr, faults as blocks or as JSON."""
+"""What a verb says and where: results to stdout, messages to stderr, faults as blocks or JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 
 from cimc.errors import CimcError, CimcWarning, Fault, UsageError
 
-Json: TypeAlias = "str | int | float | bool | None | Sequence[Json] | dict[str, Json]"
+Json: TypeAlias = "str | int | float | bool | Sequence[Json] | dict[str, Json] | None"
 
 
 @dataclass

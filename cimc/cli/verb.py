@@ -1,7 +1,7 @@
 """What all verbs share: their common options, how they fail, and their exit codes.
 
-    0 ok   1 internal error   2 usage   3 model not supported   4 does not fit
-    5 verification failed   6 simulation stalled or timed out   130 interrupted
+0 ok   1 internal error   2 usage   3 model not supported   4 does not fit
+5 verification failed   6 simulation stalled or timed out   130 interrupted
 """
 
 from __future__ import annotations
