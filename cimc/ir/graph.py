@@ -228,6 +228,8 @@ def constant_array(op: Op, tensors: Mapping[str, Array]) -> Array:
 
 
 def _graph_faults(graph: Graph) -> Iterator[Fault]:
+    from cimc.ir.check import type_faults  # it names the ops, which import this module
+
     known: dict[str, Type] = {}
     for op in graph.ops:
         for value in operands(op):
@@ -243,6 +245,7 @@ def _graph_faults(graph: Graph) -> Iterator[Fault]:
             yield Fault(f"{op.out} is made twice", code="CIM9003")
         known[op.out.name] = op.out.type
         yield from op.faults()
+        yield from type_faults(op)
     for value in graph.outputs:
         if known.get(value.name) != value.type:
             yield Fault(f"output {value} is not made with type {value.type}", code="CIM9004")
