@@ -17,6 +17,7 @@ from cimc.ir.evaluate.numbers import (
     fused_multiply_add,
     quantized,
     real,
+    requantized,
     typed,
     zero_of,
 )
@@ -78,14 +79,12 @@ def dequantize(op: ops.Dequantize, held: Held) -> Array:
 def requant(op: ops.Requant, held: Held) -> Array:
     """Float32 product and rint, or 64-bit product and shift."""
     x, rank = held[op.x.name], len(op.x.shape)
-    multiplier, zero = along(held[op.multiplier.name], op.axis, rank), zero_of(op.out.type)
-    if op.shift is None:
-        steps = np.rint(x.astype(np.float32) * multiplier).astype(np.float64)
-    else:
+    multiplier = along(held[op.multiplier.name], op.axis, rank)
+    shift = None
+    if op.shift is not None:
         shift = along(held[op.shift.name].astype(np.int64), op.axis, rank)
-        half = np.where(shift > 0, np.left_shift(1, np.maximum(shift - 1, 0)), 0)
-        steps = np.right_shift(x.astype(np.int64) * multiplier.astype(np.int64) + half, shift)
-    return np.asarray(np.clip(steps + zero, op.low, op.high)).astype(numpy_dtype(op.out.type.dtype))
+    out = requantized(x, multiplier, shift, zero_of(op.out.type), op.low, op.high)
+    return out.astype(numpy_dtype(op.out.type.dtype))
 
 
 @meaning(ops.Cast)
@@ -128,21 +127,33 @@ def quantized_mul(a: Numbers, b: Numbers, types: tuple[Type, Type, Type]) -> Arr
     return saturated(product.astype(np.float32) * (sa * sb / so) + zo, types[2])
 
 
+def combined(
+    fn: str,
+    a: Numbers,
+    b: Numbers,
+    types: tuple[Type, Type, Type],
+    low: int | None,
+    high: int | None,
+) -> Array:
+    """fn(a, b) with `types` of a, b and the result, clamped where an activation was fused."""
+    if fn in ("add", "mul") and same_byte(types):
+        fused = quantized_add if fn == "add" else quantized_mul
+        out = fused(a, b, types)
+    else:
+        out = typed(np.asarray(BINARY[fn](real(a, types[0]), real(b, types[1]))), types[2])
+    if low is None and high is None:
+        return out
+    lowest, highest = int_range(types[2].dtype)
+    low = lowest if low is None else low
+    high = highest if high is None else high
+    return np.asarray(np.clip(out, low, high)).astype(out.dtype)
+
+
 @meaning(ops.Binary)
 def binary(op: ops.Binary, held: Held) -> Array:
-    """One function of two broadcast operands, clamped where an activation was fused."""
+    """One function of two broadcast operands."""
     types = (op.a.type, op.b.type, op.out.type)
-    a, b = held[op.a.name], held[op.b.name]
-    if op.fn in ("add", "mul") and same_byte(types):
-        out = (quantized_add if op.fn == "add" else quantized_mul)(a, b, types)
-    else:
-        out = typed(np.asarray(BINARY[op.fn](real(a, op.a.type), real(b, op.b.type))), op.out.type)
-    if op.low is None and op.high is None:
-        return out
-    low, high = int_range(op.out.type.dtype)
-    low = low if op.low is None else op.low
-    high = high if op.high is None else op.high
-    return np.asarray(np.clip(out, low, high)).astype(out.dtype)
+    return combined(op.fn, held[op.a.name], held[op.b.name], types, op.low, op.high)
 
 
 @meaning(ops.Where)

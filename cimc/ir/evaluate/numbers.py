@@ -57,6 +57,23 @@ def quantized(
     return np.asarray(np.clip(steps + zero, low, high)).astype(numpy_dtype(dtype))
 
 
+def requantized(
+    sums: Numbers,
+    multiplier: Numbers,
+    shift: NDArray[np.int64] | None,
+    zero: int,
+    low: int,
+    high: int,
+) -> Numbers:
+    """Exact sums brought to few bits: float32 product and rint, or 64-bit product and shift."""
+    if shift is None:
+        steps: Numbers = np.rint(sums.astype(np.float32) * multiplier).astype(np.float64)
+    else:
+        half = np.where(shift > 0, np.left_shift(1, np.maximum(shift - 1, 0)), 0)
+        steps = np.right_shift(sums.astype(np.int64) * multiplier.astype(np.int64) + half, shift)
+    return np.asarray(np.clip(steps + zero, low, high))
+
+
 def zero_of(kind: Type) -> int:
     """Zero point of a type; 0 where it is not quantized."""
     return kind.quant.zero if kind.quant is not None else 0
