@@ -30,6 +30,12 @@ class Verb(click.Command):
         params = [*(params or []), *_common_options()]
         super().__init__(name, callback=callback, params=params, help=help)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's; `--dump-ir` alone does not take the next argument as its folder."""
+        return super().parse_args(
+            ctx, ["--dump-ir=ir" if arg == "--dump-ir" else arg for arg in args]
+        )
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the callback; see `guarded`."""
         return guarded(ctx, super().invoke)
