@@ -19,7 +19,7 @@ from cimc.lowering.builder import Progress
 class ConvShape:
     """Loop bounds and strides of a heavy op; k and c count within one of the g groups.
 
-    A conv of one spatial axis has its length as p (and h, r), q = w = s = 1. A matmul
+    A conv of one spatial axis has p = h = r = 1, its length is q (and w, s). A matmul
     [..., m, c] @ [c, k] has p = all leading extents times m; with a batched right operand g counts
     the batches and p = m.
     """
@@ -136,14 +136,14 @@ def conv_shape(op: Op) -> ConvShape:
         return _matmul_shape(op)
     assert isinstance(op, ops.Conv)
     axes = len(op.x.shape) - 2
-    n, _, h, w = _two(op.x.shape, 1)
-    outputs, c, r, s = _two(op.w.shape, 1)
-    _, _, p, q = _two(op.out.shape, 1)
+    h, w = _pair(op.x.shape[2:], 1)
+    r, s = _pair(op.w.shape[2:], 1)
+    p, q = _pair(op.out.shape[2:], 1)
     return ConvShape(
-        n=n,
+        n=op.x.shape[0],
         g=op.group,
-        k=outputs // op.group,
-        c=c,
+        k=op.w.shape[0] // op.group,
+        c=op.w.shape[1],
         p=p,
         q=q,
         r=r,
@@ -156,14 +156,9 @@ def conv_shape(op: Op) -> ConvShape:
     )
 
 
-def _two(shape: tuple[int, ...], filling: int) -> tuple[int, int, int, int]:
-    first, second, *spatial = shape
-    rows, columns = _pair(tuple(spatial), filling)
-    return first, second, rows, columns
-
-
-def _pair(given: tuple[int, ...], filling: int) -> tuple[int, int]:
-    padded = (*given, filling, filling)
+def _pair(given: tuple[int, ...], missing: int) -> tuple[int, int]:
+    """Two numbers for rows and columns; `missing` for the axes that an op does not have."""
+    padded = (*(missing,) * (2 - len(given)), *given)
     return padded[0], padded[1]
 
 
