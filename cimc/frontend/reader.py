@@ -1,0 +1,172 @@
+"""Opening a model file: bytes, versions, stored tensors, and a skeleton without weights.
+
+The skeleton is what checks and shape inference work on: nodes, inputs and outputs, with local
+functions inlined. Its size does not grow with the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import GraphProto, ModelProto, TensorProto
+
+from cimc.errors import Fault, UnsupportedError, UsageError, raise_if
+from cimc.frontend import codes
+from cimc.frontend.functions import inlined
+from cimc.frontend.tensors import ExternalFiles, tensor_faults
+
+OLDEST_OPSET = 7
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file that was opened and whose tables are sound."""
+
+    path: Path
+    digest: str  # sha256 of the file, 64 hex digits
+    graph: GraphProto  # the skeleton's graph: no initializers
+    initializers: Mapping[str, TensorProto]
+    files: ExternalFiles
+    opsets: Mapping[str, int]  # domain -> version; "" is ONNX itself
+    ir_version: int
+
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's own operators."""
+        return self.opsets[""]
+
+
+def open_model(path: Path, weights: bool = True) -> ModelFile:
+    """Read and check a file; with `weights` off, files of external data may be missing."""
+    content = _content(path)
+    model = _parsed(content, path)
+    files = ExternalFiles(path.parent)
+    raise_if(_version_faults(model), UnsupportedError)
+    faults = [
+        fault
+        for tensor in model.graph.initializer
+        for fault in tensor_faults(tensor, files, weights)
+    ]
+    faults += [
+        Fault(
+            f"initializer {sparse.values.name!r} is sparse",
+            help="store it as a dense tensor",
+            code=codes.NOT_A_TENSOR,
+        )
+        for sparse in model.graph.sparse_initializer
+    ]
+    faults += _repeated(tensor.name for tensor in model.graph.initializer)
+    raise_if(
+        dict.fromkeys(faults), UnsupportedError
+    )  # a missing file is one fault, not one a tensor
+    return ModelFile(
+        path=path,
+        digest=hashlib.sha256(content).hexdigest(),
+        graph=_skeleton(model),
+        initializers={tensor.name: tensor for tensor in model.graph.initializer},
+        files=files,
+        opsets=_opsets(model),
+        ir_version=model.ir_version,
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        have = problem.strerror or str(problem)
+    raise UsageError(
+        Fault(f"cannot read the model {path}", "an ONNX file", have, code=codes.UNREADABLE)
+    )
+
+
+def _parsed(content: bytes, path: Path) -> ModelProto:
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+    except (DecodeError, ValueError, RecursionError) as problem:
+        help_ = "export the model again"
+        if len(content) > 2**31 - 1:
+            help_ = "files above 2 GB need their weights as external data"
+        raise UnsupportedError(
+            Fault(
+                f"{path} is not a readable ONNX model",
+                have=f"{len(content)} bytes: {problem}",
+                help=help_,
+                code=codes.NOT_ONNX,
+            )
+        ) from None
+    if not model.graph.output or model.ir_version <= 0:
+        raise UnsupportedError(
+            Fault(
+                f"{path} is not an ONNX model",
+                need="an IR version and a graph with at least one output",
+                have=f"{len(content)} bytes, IR version {model.ir_version}, "
+                f"{len(model.graph.node)} nodes, {len(model.graph.output)} outputs",
+                help="give a file that ends in .onnx and was written completely",
+                code=codes.NOT_ONNX,
+            )
+        )
+    return model
+
+
+def _opsets(model: ModelProto) -> dict[str, int]:
+    return {
+        "" if entry.domain in STANDARD_DOMAINS else entry.domain: entry.version
+        for entry in model.opset_import
+    }
+
+
+def _version_faults(model: ModelProto) -> Iterator[Fault]:
+    newest = onnx.defs.onnx_opset_version()
+    if model.ir_version > onnx.IR_VERSION:
+        yield Fault(
+            "the model's IR version is newer than the installed onnx package",
+            need=f"IR version <= {onnx.IR_VERSION} (onnx {onnx.__version__})",
+            have=f"IR version {model.ir_version}",
+            help="pip install --upgrade onnx",
+            code=codes.TOO_NEW,
+        )
+    opset = _opsets(model).get("", 1)
+    if opset > newest:
+        yield Fault(
+            "the model's opset is newer than the installed onnx package",
+            need=f"opset <= {newest} (onnx {onnx.__version__})",
+            have=f"opset {opset}",
+            help="pip install --upgrade onnx, or export with an older opset",
+            code=codes.TOO_NEW,
+        )
+    elif opset < OLDEST_OPSET:
+        yield Fault(
+            "the model's opset is too old",
+            need=f"opset {OLDEST_OPSET} .. {newest}",
+            have=f"opset {opset}",
+            help="onnx.version_converter.convert_version(model, 13)",
+            code=codes.TOO_OLD,
+        )
+
+
+def _repeated(names: Iterable[str]) -> list[Fault]:
+    seen: set[str] = set()
+    found: list[Fault] = []
+    for name in names:
+        if name in seen:
+            found.append(Fault(f"initializer {name!r} is stored twice", code=codes.DUPLICATE))
+        seen.add(name)
+    return found
+
+
+def _skeleton(model: ModelProto) -> GraphProto:
+    """The model's graph without weights and with local functions inlined."""
+    graph = GraphProto(name=model.graph.name)
+    graph.node.extend(model.graph.node)
+    graph.output.extend(model.graph.output)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    graph.input.extend(entry for entry in model.graph.input if entry.name not in stored)
+    return inlined(model, graph, stored) if model.functions else graph
