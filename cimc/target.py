@@ -17,21 +17,20 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cimc.errors import Fault, UsageError
+from cimc.target_files import target_files
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
-TARGETS_GROUP = "cimc.targets"  # entry points: a package that holds target files
 KINDS_GROUP = "cimc.kinds"  # entry points: a machine kind
-PATH_VARIABLE = "CIMC_TARGETS"  # further folders with target files, for development
 
 
 class Table(BaseModel):
@@ -139,25 +138,6 @@ def _assumed(node: BaseModel, prefix: str) -> Iterator[str]:
 
 
 # --- finding and reading -------------------------------------------------------------------------
-
-
-def _folders() -> Iterator[Path]:
-    for folder in os.environ.get(PATH_VARIABLE, "").split(os.pathsep):
-        if folder:
-            yield Path(folder)
-    for entry in metadata.entry_points(group=TARGETS_GROUP):
-        package = resources.files(entry.value)
-        if isinstance(package, Path):
-            yield package
-
-
-def target_files() -> dict[str, Path]:
-    """Every target that can be named, built-in ones and plug-ins alike: name -> file."""
-    found: dict[str, Path] = {}
-    for folder in _folders():
-        for path in sorted(folder.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
 
 
 def load_target(name: str | Path, overrides: Mapping[str, object] | None = None) -> Target:

@@ -23,7 +23,8 @@ from cimc.ir.tiles import parse_tiles
 from cimc.ir.types import Array
 from cimc.kind import load_kind
 from cimc.pipeline.passes import State
-from cimc.target import kind_entries, load_target, target_files
+from cimc.target import kind_entries, load_target
+from cimc.target_files import target_files
 
 TENSORS = "tensors"  # the folder beside the text
 _DIGEST = re.compile(r'"([0-9a-f]{16})"')
