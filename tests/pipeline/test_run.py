@@ -98,7 +98,7 @@ def test_a_pass_that_needs_other_states_or_a_target(graph: Graph) -> None:
 def test_verification_finds_a_broken_pass(graph: Graph, known: None) -> None:
     for verify in ("each", "final"):
         with pytest.raises(InternalError, match="output %nothing is not made"):
-            run_pipeline(graph, parse_pipeline("break-types"), verify=verify)  # type: ignore[arg-type]  # both words are Verify
+            run_pipeline(graph, parse_pipeline("break-types"), verify=verify)
     after = run_pipeline(graph, parse_pipeline("break-types"), verify="none")
     assert isinstance(after, Graph)
 
