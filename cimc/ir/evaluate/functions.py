@@ -67,6 +67,7 @@ UNARY: Mapping[str, UnaryFn] = MappingProxyType(
         "asinh": lambda x, _a, _b: np.arcsinh(x),
         "atan": lambda x, _a, _b: np.arctan(x),
         "atanh": lambda x, _a, _b: np.arctanh(x),
+        "bitwise_not": lambda x, _a, _b: np.bitwise_not(x),
         "ceil": lambda x, _a, _b: np.ceil(x),
         # max(0, x) + min(0, alpha * (exp(x / alpha) - 1))
         "celu": lambda x, a, _b: (

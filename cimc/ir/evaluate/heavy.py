@@ -70,11 +70,11 @@ def conv_transpose(op: ops.ConvTranspose, held: Held) -> Array:
     axes, integer = x.ndim - 2, op.x.type.is_integer
     n, c, kernel = x.shape[0], x.shape[1], w.shape[2:]
     per_group = w.shape[1]
-    spread = [extent + op.pads[i] + op.pads[axes + i] for i, extent in enumerate(op.out.shape[2:])]
+    ends = [op.pads[i] + extent for i, extent in enumerate(op.out.shape[2:])]
     reach = [
-        max(s, (e - 1) * stride + (k - 1) * d + 1)
-        for s, e, stride, k, d in zip(
-            spread, x.shape[2:], op.strides, kernel, op.dilations, strict=True
+        max(end, (e - 1) * stride + (k - 1) * d + 1)
+        for end, e, stride, k, d in zip(
+            ends, x.shape[2:], op.strides, kernel, op.dilations, strict=True
         )
     ]
     out = np.zeros((n, op.group, per_group, *reach), np.int64 if integer else x.dtype)
