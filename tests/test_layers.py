@@ -20,7 +20,7 @@ LAYERS = (
     ("cimc.ir",),
     ("cimc.kind",),
     ("cimc.frontend",),
-    ("cimc.lowering",),
+    ("cimc.lowering", "cimc.mapping"),
     ("cimc.pipeline",),
     ("cimc.passes",),
     ("cimc.targets",),

@@ -1,0 +1,1 @@
+"""Suites that every machine, kind and pass keeps, built-in or plug-in."""
