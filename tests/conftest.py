@@ -1,0 +1,49 @@
+"""What all tests share: golden texts and the folder of real models."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` rewrites golden files; their diff is read in review."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A text that must not change unnoticed, in `golden/<test file>.<test>.txt` beside the test."""
+
+    path: Path
+    is_updating: bool
+
+    def check(self, state: object) -> None:
+        """Compare `str(state)` with the golden file, or rewrite that."""
+        text = str(state)
+        if self.is_updating:
+            self.path.parent.mkdir(exist_ok=True)
+            self.path.write_text(text, encoding="utf-8")
+        assert self.path.is_file(), f"{self.path} is missing; run pytest --update-golden"
+        assert text == self.path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """The golden text of this test."""
+    file = request.path
+    name = request.node.name.replace("[", ".").replace("]", "").replace("/", "-")
+    path = file.parent / "golden" / f"{file.stem}.{name}.txt"
+    return Golden(path, bool(request.config.getoption("--update-golden")))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real models and images; tests that need it skip where it is absent."""
+    folder = os.environ.get("CIMC_DATA")
+    if not folder:
+        pytest.skip("CIMC_DATA does not name the folder of real models")
+    return Path(folder)

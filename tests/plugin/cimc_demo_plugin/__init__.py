@@ -1,0 +1,1 @@
+"""A machine and a pass that cimc finds by entry points."""
