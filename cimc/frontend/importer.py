@@ -25,7 +25,7 @@ from cimc.frontend.lowering.site import Bound, Site
 from cimc.frontend.reader import STANDARD_DOMAINS, ModelFile, open_model
 from cimc.frontend.refusals import refusal
 from cimc.frontend.simplify import simplified
-from cimc.frontend.structure import node_names, sorted_nodes, structure_faults
+from cimc.frontend.structure import node_names, read_names, sorted_nodes, structure_faults
 from cimc.frontend.tensors import ELEMENT_TYPES, element_name, is_external, read_tensor
 from cimc.ir import ops
 from cimc.ir.evaluate import evaluate_op
@@ -112,10 +112,13 @@ class _Walk:
     nodes: dict[int, OnnxNode] = field(default_factory=dict)
     outputs: list[Value] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
+    read: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.taken = set(self.file.initializers) | {e.name for e in self.file.graph.input}
         self.taken |= {name for node in self.file.graph.node for name in node.output}
+        read = {name for node in self.file.graph.node for name in read_names(node)}
+        self.read = frozenset(read | {entry.name for entry in self.file.graph.output})
 
     def add_input(self, value: Value) -> None:
         """An input; where all its readers dequantize it alike, its type says how."""
@@ -175,6 +178,7 @@ class _Walk:
                     opset,
                     self.file.ir_version,
                     tuple(self._operand(node, value, name) for value in node.input),
+                    self.read,
                     self.taken,
                 )
                 self._lower(site, lowering)
@@ -230,6 +234,7 @@ class _Walk:
         lowering.function(site)
         if constant and site.ops and site.op_type not in _KEPT and self._small(site):
             self._compute(site)
+        self._refuse_empty(site)
         for op in site.ops:
             self._add(op, site)
         made = {op.out.name: op for op in self.ops[-len(site.ops) :]} if site.ops else {}
@@ -238,6 +243,18 @@ class _Walk:
                 self.bound[name] = site.results[name]
             elif name in made:
                 self.bound[name] = Bound(made[name].out, op=made[name])
+
+    def _refuse_empty(self, site: Site) -> None:
+        """Tensors without elements exist at import only."""
+        for op in site.ops:
+            for value in (op.out, *operands(op)):
+                if value.type.elements == 0 and op.mnemonic != "constant":
+                    site.refuse(
+                        f"{site.op_type} works on a tensor without elements",
+                        have=str(value.type),
+                        help_="check the shapes that the model is exported or imported with",
+                        code=codes.SHAPES,
+                    )
 
     def _small(self, site: Site) -> bool:
         """True where results are small, or no larger than their operands."""
@@ -250,7 +267,14 @@ class _Walk:
         held = dict(site.arrays)
         for op in site.ops:
             if op.mnemonic != "constant":
-                held[op.out.name] = evaluate_op(op, held)
+                try:
+                    held[op.out.name] = evaluate_op(op, held)
+                except (ArithmeticError, IndexError, ValueError) as problem:
+                    site.refuse(
+                        f"the operands of {site.op_type} do not fit each other",
+                        have=str(problem),
+                        code=codes.SHAPES,
+                    )
         kinds = {op.out.name: op.out for op in site.ops}
         site.ops.clear()
         for name in site.node.output:
@@ -340,7 +364,9 @@ class _Walk:
         for index, name in enumerate(self.names):
             if name in alive:
                 continue
-            outputs = [self.bound[out] for out in self.file.graph.node[index].output if out]
+            outputs = [
+                self.bound[out] for out in self.file.graph.node[index].output if out in self.bound
+            ]
             if name in made:
                 yield name, "unused"
             elif all(bound.constant for bound in outputs):

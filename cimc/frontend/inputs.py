@@ -120,19 +120,14 @@ def _option_faults(
             )
             continue
         known = dims[name]
-        if any(size < 1 for size in shape) or (
-            known is not None
-            and (
-                len(known) != len(shape)
-                or any(
-                    isinstance(dim, int) and dim != size
-                    for dim, size in zip(known, shape, strict=True)
-                )
-            )
-        ):
+        fits = known is None or (
+            len(known) == len(shape)
+            and all(isinstance(d, str) or d == s for d, s in zip(known, shape, strict=True))
+        )
+        if not fits or any(size < 0 for size in shape):
             yield Fault(
                 f"--shape {name}={given} does not fit the model",
-                need=f"{name}={_text(known)} with positive sizes for the names",
+                need=f"{name}={_text(known)} with sizes for the names",
                 have=given,
                 code=codes.SHAPE_OPTION,
             )

@@ -9,7 +9,7 @@ from onnx import NodeProto
 
 from cimc.errors import Fault
 from cimc.frontend import codes
-from cimc.frontend.lowering import support_table
+from cimc.frontend.lowering.registry import supported_operators
 
 _CONTROL_FLOW = {
     "GRU": "recurrent layers are not supported",
@@ -34,7 +34,7 @@ def refusal(node: NodeProto, domain: str, opset: int, name: str, inputs: tuple[s
     described = f"{name} ({node.op_type}, opset {opset}, inputs {', '.join(inputs)})"
     operator = f"{domain}::{node.op_type}" if domain else node.op_type
     if domain:
-        known = sorted({row.domain for row in support_table() if row.domain})
+        known = sorted({other for other, _ in supported_operators() if other})
         return Fault(
             f"operator {operator} is not supported",
             need=f"ONNX's own operators, or those of {', '.join(known)} in the support table",
@@ -50,7 +50,7 @@ def refusal(node: NodeProto, domain: str, opset: int, name: str, inputs: tuple[s
             node=described,
         )
     if not onnx.defs.has(node.op_type):
-        supported = [row.op_type for row in support_table() if not row.domain]
+        supported = [op_type for other, op_type in supported_operators() if not other]
         near = difflib.get_close_matches(node.op_type, supported, 1)
         return Fault(
             f"operator {operator} does not exist in opset {opset}",

@@ -46,7 +46,7 @@ def read_names(node: NodeProto) -> set[str]:
 def structure_faults(file: ModelFile, names: Sequence[str]) -> Iterator[Fault]:
     """Values made twice, read but never made, nodes in cycles, nodes the ONNX checker refuses."""
     nodes = file.graph.node
-    makers = Counter(file.initializers)
+    makers = Counter(list(file.initializers))
     makers.update(entry.name for entry in file.graph.input)
     makers.update(name for node in nodes for name in node.output if name)
     for value, count in makers.items():
@@ -64,7 +64,8 @@ def structure_faults(file: ModelFile, names: Sequence[str]) -> Iterator[Fault]:
     for entry in file.graph.output:
         if entry.name not in makers:
             yield Fault(f"nothing makes the output {entry.name!r}", code=codes.UNDEFINED)
-    cyclic = [names[index] for index in range(len(nodes)) if index not in set(sorted_nodes(nodes))]
+    placed = set(sorted_nodes(nodes))
+    cyclic = [name for index, name in enumerate(names) if index not in placed]
     if cyclic:
         shown = ", ".join(cyclic[:8]) + (" ..." if len(cyclic) > 8 else "")
         yield Fault(f"{len(cyclic)} nodes lie on or behind a cycle: {shown}", code=codes.CYCLE)

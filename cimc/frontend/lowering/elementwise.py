@@ -12,7 +12,7 @@ from cimc.frontend.lowering.site import Site
 from cimc.frontend.tensors import ELEMENT_TYPES
 from cimc.ir import ops
 from cimc.ir.graph import Value
-from cimc.ir.types import Type, is_integer
+from cimc.ir.types import Type, bits_of, is_integer
 
 _PLAIN: dict[str, str] = {
     "Abs": "abs",
@@ -234,6 +234,8 @@ def cast(site: Site) -> None:
     out = site.out()
     if out.type.dtype == site.kind().dtype:
         site.forward(site.bound(0))
+    elif bits_of(out.type.dtype) < 8:
+        site.refuse("Cast to integers of less than 8 bits is not supported", have=out.type.dtype)
     else:
         site.emit(ops.Cast(out, site.value()))
 

@@ -94,17 +94,19 @@ def conv_transpose(site: Site) -> None:
         view.strides[axis] * (extent - 1) + view.reach(axis)
         for axis, extent in enumerate(x.shape[2:])
     ]
-    pads = view.pads
+    begins = view.pads[:axes]
+    spatial = [
+        f + extra[axis] - view.pads[axis] - view.pads[axes + axis] for axis, f in enumerate(full)
+    ]
     if wanted is None and auto in ("SAME_UPPER", "SAME_LOWER"):
         wanted = tuple(e * s for e, s in zip(x.shape[2:], view.strides, strict=True))
     if wanted is not None:
-        wanted = wanted[-axes:]
-        if len(wanted) != axes:
+        spatial = list(wanted[-axes:])
+        if len(spatial) != axes or any(not 0 < size < 2**31 for size in spatial):
             site.refuse("output_shape of ConvTranspose is impossible", have=str(wanted))
-        totals = [f + e - want for f, e, want in zip(full, extra, wanted, strict=True)]
-        pads = split_pads(totals, upper=auto == "SAME_UPPER")
-    pads = (*pads[:axes], *(p - e for p, e in zip(pads[axes:], extra, strict=True)))
-    spatial = [f - pads[axis] - pads[axes + axis] for axis, f in enumerate(full)]
+        totals = [max(0, f + e - s) for f, e, s in zip(full, extra, spatial, strict=True)]
+        begins = split_pads(totals, upper=auto == "SAME_UPPER")[:axes]
+    pads = (*begins, *(f - b - s for f, b, s in zip(full, begins, spatial, strict=True)))
     if any(extent < 1 for extent in spatial):
         site.refuse("the result of ConvTranspose is empty", have=str(spatial), code=codes.SHAPES)
     kernels = w.shape[1] * group

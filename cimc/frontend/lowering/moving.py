@@ -43,8 +43,9 @@ def transpose(site: Site) -> None:
 @lowers("Concat")
 def concat(site: Site) -> None:
     """Join along one axis; the result is quantized where all operands are so in the same way."""
-    xs = tuple(site.value(index) for index in range(len(site.inputs)))
-    axis = site.axis(site.attr_int("axis"), len(xs[0].shape))
+    axis = site.axis(site.attr_int("axis"), len(site.kind().shape))
+    filled = [i for i in range(len(site.inputs)) if site.kind(i).elements]
+    xs = tuple(site.value(i) for i in filled or range(len(site.inputs)))
     quants = {x.type.quant for x in xs}
     out = site.out(quant=quants.pop() if len(quants) == 1 else None)
     site.emit(ops.Concat(out, xs, axis))

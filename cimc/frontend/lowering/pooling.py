@@ -99,6 +99,8 @@ def global_pool(site: Site) -> None:
     site.emit(ops.Reduce(site.out(), x, fn, tuple(range(2, len(x.shape)))))
 
 
+_SMALLEST = {"f16": 2.0**-14, "f64": 2.0**-1022}  # positive normal numbers
+
 _REDUCE: dict[str, str] = {
     "ReduceL1": "l1",
     "ReduceL2": "l2",
@@ -229,6 +231,8 @@ def lp_normalization(site: Site) -> None:
     axis = site.axis(site.attr_int("axis", -1), len(x.shape))
     kept = replace(x.type, shape=tuple(1 if i == axis else e for i, e in enumerate(x.shape)))
     norm = site.emit(ops.Reduce(site.fresh("norm", kept), x, f"l{p}", (axis,)))
+    tiny = site.number(_SMALLEST.get(x.type.dtype, 1e-38), x.type.dtype, "tiny")
+    norm = site.emit(ops.Binary(site.fresh("divisor", kept), norm, tiny, "max"))  # 0 / 0 is 0
     site.emit(ops.Binary(site.out(), x, norm, "div"))
 
 

@@ -53,6 +53,11 @@ def lowering_of(domain: str, op_type: str) -> Lowering | None:
     return _LOWERINGS.get((domain, op_type))
 
 
+def supported_operators() -> tuple[tuple[str, str], ...]:
+    """Domain and name of every operator that has a lowering."""
+    return tuple(sorted(_LOWERINGS))
+
+
 @dataclass(frozen=True, slots=True)
 class Support:
     """One row of the support table."""
@@ -68,15 +73,15 @@ def support_table() -> tuple[Support, ...]:
     """Every supported operator, ONNX's own first, in alphabetical order."""
     rows: list[Support] = []
     newest = min(KNOWN_OPSET, onnx.defs.onnx_opset_version())
+    histories: dict[str, list[onnx.defs.OpSchema]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "":
+            histories.setdefault(schema.name, []).append(schema)
     for (domain, op_type), lowering in sorted(_LOWERINGS.items()):
         since, until = (7, newest) if not domain else (1, 1)
         if not domain:
-            history = [
-                schema
-                for schema in onnx.defs.get_all_schemas_with_history()
-                if schema.name == op_type and schema.domain == ""
-            ]
-            if not history:
+            history = histories.get(op_type)
+            if history is None:
                 continue  # an operator newer than the installed onnx package
             since = max(since, min(schema.since_version for schema in history))
             until = min([until, *(s.since_version - 1 for s in history if s.deprecated)])

@@ -48,6 +48,7 @@ class Site:
     opset: int
     ir_version: int
     inputs: tuple[Bound | None, ...]
+    read: frozenset[str]  # names that a node or the graph's result reads
     taken: set[str]  # names of values that are in use
     ops: list[Op] = field(default_factory=list)
     arrays: dict[str, Array] = field(default_factory=dict)  # of the constants in `ops`, by name
@@ -195,8 +196,8 @@ class Site:
     # Results.
 
     def wants(self, index: int) -> bool:
-        """True if the node has that output."""
-        return index < len(self.node.output) and bool(self.node.output[index])
+        """True if somebody reads that output."""
+        return index < len(self.node.output) and self.node.output[index] in self.read
 
     def refuse_output(self, index: int, what: str) -> None:
         """Refuse nodes whose optional output `index` is asked for."""
