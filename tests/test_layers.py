@@ -17,7 +17,7 @@ LAYERS = (
     ("cimc.errors", "cimc.jit"),
     ("cimc.target_files",),
     ("cimc.target",),
-    ("cimc.ir",),
+    ("cimc.ir", "cimc.dataset"),
     ("cimc.kind",),
     ("cimc.frontend",),
     ("cimc.lowering", "cimc.mapping"),
