@@ -152,7 +152,10 @@ def _is_exact(array: Array, wanted: np.dtype[np.generic]) -> bool:
 
 
 def random_dataset(inputs: Inputs, count: int, seed: int) -> Dataset:
-    """Random samples: uniform integers over their range, floats with the normal distribution."""
+    """Random samples: integers uniform over their range, floats with the normal distribution.
+
+    Integers of more than 16 bits are 0 or 1: they are most likely indices.
+    """
     random = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for name, kind in inputs:
@@ -161,7 +164,7 @@ def random_dataset(inputs: Inputs, count: int, seed: int) -> Dataset:
         if wanted.kind == "b":
             arrays[name] = random.integers(0, 2, shape).astype(np.bool_)
         elif kind.is_integer:
-            low, high = int_range(kind.dtype)
+            low, high = int_range(kind.dtype) if kind.bits <= 16 * kind.elements else (0, 1)
             whole = random.integers(low, high, shape, np.int64, endpoint=True)
             arrays[name] = whole.astype(wanted)
         else:

@@ -92,7 +92,7 @@ def model(tmp_path: Path) -> Path:
     tensors: dict[str, np.ndarray] = {}
     nodes: list[onnx.NodeProto] = []
 
-    def scales(name: str, scale: object, zero: int, kind: type) -> list[str]:
+    def scales(name: str, scale: np.ndarray | float, zero: int, kind: type) -> list[str]:
         tensors[f"{name}_s"] = np.asarray(scale, np.float32)
         tensors[f"{name}_z"] = np.full(np.shape(scale), zero, kind)
         return [f"{name}_s", f"{name}_z"]
