@@ -37,6 +37,7 @@ class Builder:
         self.producers: dict[str, Op] = graph.producers()
         self.users: Mapping[str, tuple[Op, ...]] = graph.users()
         self._buffers: dict[str, Buffer] = {}
+        self._numbers: dict[str, int] = {}  # last number that `unique` gave to a name
         self._tensors: dict[str, Array] = {}
         self._tables: dict[tuple[str, str, str], str] = {}
         self._progress: dict[str, Progress] = {}
@@ -89,13 +90,13 @@ class Builder:
 
     def unique(self, name: str) -> str:
         """`name`, or with a number appended where a buffer or value has it already."""
-        taken = self._buffers.keys() | self.producers.keys()
-        if name not in taken:
-            return name
-        number = 1
-        while f"{name}.{number}" in taken:
+        number = self._numbers.get(name, 0)
+        shown = f"{name}.{number}" if number else name
+        while shown in self._buffers or shown in self.producers:
             number += 1
-        return f"{name}.{number}"
+            shown = f"{name}.{number}"
+        self._numbers[name] = number
+        return shown
 
     def buffer(self, name: str) -> Buffer:
         """A buffer made so far."""

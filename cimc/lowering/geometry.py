@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,26 +170,26 @@ def _matmul_shape(op: ops.Matmul) -> ConvShape:
     return ConvShape(n=1, g=g, k=k, c=c, p=p, q=1, r=1, s=1, h=p, w=1, matmul=True)
 
 
-def weight_matrix(op: Op, weights: Array) -> NDArray[np.int64]:
+def weight_matrix(op: Op, weights: Array) -> NDArray[np.integer]:
     """Constant weights as [g*k, c*r*s]: one row per output channel."""
     if isinstance(op, ops.Matmul):
         weights = weights.reshape(weights.shape[-2:]).T
-    return np.ascontiguousarray(weights.reshape(weights.shape[0], -1)).astype(np.int64)
+    return cast(NDArray[np.integer], weights.reshape(weights.shape[0], -1))
 
 
 def effective_bias(
-    zero: int, weights: NDArray[np.int64], bias: Array | None
+    zero: int, weights: NDArray[np.integer], bias: Array | None
 ) -> NDArray[np.int32] | None:
     """What to add to sums of raw x times w: bias and x's zero point; None for nothing.
 
         sum (x - zero)*w + bias = sum x*w + (bias - zero * sum w)
 
-    shapes  weights int64[K, E], bias [K] or broadcastable to it -> int32[K]
+    shapes  weights [K, E], bias [K] or broadcastable to it -> int32[K]
     raises  InternalError where a sum leaves 32 bits
     """
     if zero == 0 and bias is None:
         return None
-    total: NDArray[np.int64] = -zero * weights.sum(axis=1)
+    total: NDArray[np.int64] = -zero * weights.sum(axis=1, dtype=np.int64)
     if bias is not None:
         total = total + bias.astype(np.int64).reshape(-1)
     if total.size and (total.max() >= 2**31 or total.min() < -(2**31)):
@@ -205,7 +206,7 @@ def window_offsets(shape: ConvShape) -> NDArray[np.int64]:
     return offsets.reshape(-1).astype(np.int64)
 
 
-def needed_bits(weights: NDArray[np.int64], symmetric: bool = False) -> int:
+def needed_bits(weights: NDArray[np.integer], symmetric: bool = False) -> int:
     """Smallest width in bits, at least 2, of a signed integer that holds all `weights`.
 
     `symmetric`: of sign and magnitude, so -2**(bits-1) does not fit.

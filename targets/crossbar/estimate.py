@@ -1,0 +1,142 @@
+"""Cycles and events of one layer from its plan alone, without a program.
+
+    cycles of a macro layer = passes * cycles of a product + last conversion      [a lower bound]
+
+Events are exact: they equal those of the program, whatever copies were chosen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from cimc.ir.graph import Graph, Op, Value
+from cimc.ir.ops import Binary, Conv, Lut, Matmul, Requant
+from cimc.ir.program import VectorOp
+from cimc.ir.tiles import Layer, Tiles
+from cimc.ir.types import bits_of
+from cimc.kind import Cost
+from cimc.target import Target
+from cimc.targets.crossbar.cost import mvm_events, vector_op_cost
+from cimc.targets.crossbar.mapping import Place, heavy_op, matrix_of, pass_cycles, places
+from cimc.targets.crossbar.plan import Plan, convert_cycles, plan_of, spec_of
+
+
+def layer_estimate(layer: Layer, tiles: Tiles, target: Target) -> Cost:
+    """Cycles until a layer is done with one sample whose inputs are all there, and its events."""
+    producers = tiles.graph.producers()
+    events: Counter[str] = Counter()
+    if layer.place != "macro":
+        cycles = 0
+        for name in layer.ops:
+            unit = "host" if layer.place == "host" else "vector"
+            cost = vector_op_cost(VectorOp(producers[name], unit), target)
+            cycles += cost.cycles
+            events.update(dict(cost.events))
+        return Cost((), cycles, tuple(sorted(events.items())))
+    assert layer.nest is not None
+    op = heavy_op(layer, producers)
+    plan = plan_of(op, matrix_of(op, producers, tiles.graph.tensors), target)
+    copies = layer.nest.option("rows", 1) * layer.nest.option("columns", 1)
+    start, per_core = layer.nest.option("array", 0), spec_of(target).array.per_core
+    placed = tuple(places(plan, copies, start, per_core))
+    for event, times in _events(layer, plan, placed, copies, tiles.graph, target):
+        events[event] += times
+    positions = plan.shape.n * plan.shape.p * plan.shape.q
+    widest = max(min(block.channels, plan.width) for block in plan.blocks)
+    last = convert_cycles(widest * plan.converted, spec_of(target))
+    cycles = positions // copies * pass_cycles(plan, target) + last
+    return Cost((), cycles, tuple(sorted((e, n) for e, n in events.items() if n)))
+
+
+def _events(
+    layer: Layer, plan: Plan, placed: tuple[Place, ...], copies: int, graph: Graph, target: Target
+) -> Iterator[tuple[str, int]]:
+    """Events of all output positions; each of `placed` serves its share of them."""
+    spec, shape = spec_of(target), plan.shape
+    outer, inputs, sums = spec.memory
+    share = shape.n * shape.p * shape.q // copies
+    producers = graph.producers()
+    heavy = heavy_op(layer, producers)
+    x = heavy.x if isinstance(heavy, Conv) else heavy.a
+    home = 0  # core of the block's first slice, where its sums come together
+    runs = set()
+    for place in placed:
+        rows, columns = place.rows, place.block.channels
+        bits = (plan.input_bits, plan.signed)
+        for event, times in mvm_events(rows, columns, bits, plan.weight_bits, spec).items():
+            yield event, times * share
+        yield f"{inputs}.read_bits", rows * plan.input_bits * plan.arrays_of(place.block) * share
+        yield f"{sums}.write_bits", columns * 32 * share
+        fetched = rows * bits_of(x.type.dtype) * share
+        yield f"{outer}.read_bits", fetched
+        yield "bus.bits", fetched
+        yield f"{inputs}.write_bits", fetched
+        core = place.array // spec.array.per_core
+        if not place.first:
+            home = core
+            runs.add((place.copy, core))
+            continue
+        yield "shift_add.additions", columns * share
+        yield f"{sums}.read_bits", 2 * columns * 32 * share
+        yield f"{sums}.write_bits", columns * 32 * share
+        if core != home:
+            yield "link.bits", columns * 32 * share
+    for event, times in _epilogue_events(layer, graph, producers, (outer, sums), len(runs) * share):
+        yield event, times
+
+
+def _epilogue_events(
+    layer: Layer,
+    graph: Graph,
+    producers: dict[str, Op],
+    memories: tuple[str, str],
+    tiles: int,
+) -> Iterator[tuple[str, int]]:
+    """Events of the ops after the heavy one, which see each element of the result once."""
+    outer, sums = memories
+    users, results = graph.users(), {value.name for value in graph.outputs}
+    inside = frozenset(layer.ops)
+    elements = producers[layer.name].out.type.elements
+
+    def read(value: Value) -> Iterator[tuple[str, int]]:
+        bits = bits_of(value.type.dtype)
+        if value.name in inside:
+            yield f"{sums}.read_bits", elements * bits
+        elif producers[value.name].mnemonic != "constant" or value.type.elements == elements:
+            count = elements if value.type.elements > 1 else tiles
+            yield f"{outer}.read_bits", count * bits
+            yield "bus.bits", count * bits
+
+    def write(value: Value, memory: str) -> Iterator[tuple[str, int]]:
+        bits = elements * bits_of(value.type.dtype)
+        yield f"{memory}.write_bits", bits
+        if memory == outer:
+            yield "bus.bits", bits
+            yield "link.bits", bits
+
+    for name in layer.ops:
+        op = producers[name]
+        kept = any(user.out.name in inside for user in users[name])
+        shown = name in results or any(user.out.name not in inside for user in users[name])
+        if isinstance(op, Conv | Matmul):
+            if shown:
+                yield from read(op.out)
+                yield from write(op.out, outer)
+                if _adds_bias(op):
+                    yield "vector.ops", elements
+            continue
+        assert isinstance(op, Requant | Lut | Binary)
+        for value in (op.a, op.b) if isinstance(op, Binary) else (op.x,):
+            yield from read(value)
+        yield "vector.ops", elements
+        yield from write(op.out, sums if kept or not shown else outer)
+        if kept and shown:
+            yield from read(op.out)
+            yield from write(op.out, outer)
+
+
+def _adds_bias(op: Conv | Matmul) -> bool:
+    """Whether the sums are added to something on their way out: a bias, or a zero point's share."""
+    x = op.x if isinstance(op, Conv) else op.a
+    return op.bias is not None or (x.type.quant is not None and x.type.quant.zero != 0)

@@ -1,0 +1,294 @@
+"""Instructions of mapped layers: one stream for each layer, pipelined over rows of feature maps.
+
+loop p {
+  wait %x {the rows that this output row reads}
+  loop q {
+    patch %conv1.x0 <- %x               for each slice of each copy: its part of the window
+    analog-mvm %conv1.sum0 <- ...       all arrays of the slice at once
+    accumulate %conv1.sum0 <- ...       the slices' sums
+    rescale %y <- %conv1.sum0           and the rest of the epilogue
+  }
+  signal %y
+}
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.ir.graph import Value
+from cimc.ir.ops import Conv, Matmul
+from cimc.ir.program import (
+    Accumulate,
+    Affine,
+    Copy,
+    Instr,
+    Item,
+    Loop,
+    Patch,
+    Program,
+    Stream,
+    View,
+    var,
+)
+from cimc.ir.tiles import Layer, Tiles
+from cimc.lowering import (
+    Builder,
+    ConvShape,
+    OutAxis,
+    OutTile,
+    effective_bias,
+    epilogue,
+    vector_layer,
+)
+from cimc.target import Target
+from cimc.targets.crossbar.analog_mvm import AnalogMvm
+from cimc.targets.crossbar.mapping import Place, heavy_op, matrix_of, places
+from cimc.targets.crossbar.plan import Block, Plan, plan_of, spec_of
+
+HOST = "host"  # weights come from outside the chip, once
+
+
+def lower_tiles(tiles: Tiles, target: Target) -> Program:
+    """The program of mapped tiles; addresses are still open."""
+    builder = Builder(tiles.graph, target)
+    for layer in tiles.layers:
+        if layer.place == "macro":
+            builder.add(_MacroLayer(builder, layer, target).stream())
+        else:
+            builder.add(vector_layer(builder, layer))
+    return builder.program(tiles.target)
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """The output position of one copy, and the iteration it belongs to."""
+
+    sample: Affine
+    row: Affine
+    column: Affine
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """The sums of adjacent blocks of one copy: `channels` of them, from `channel` on."""
+
+    buffer: str
+    channel: int
+    channels: int
+
+
+class _MacroLayer:
+    """One layer under construction."""
+
+    def __init__(self, builder: Builder, layer: Layer, target: Target) -> None:
+        assert layer.nest is not None
+        self.builder, self.layer, self.spec = builder, layer, spec_of(target)
+        self.op: Conv | Matmul = heavy_op(layer, builder.producers)
+        self.matrix = matrix_of(self.op, builder.producers, builder.graph.tensors)
+        self.plan: Plan = plan_of(self.op, self.matrix, target)
+        self.shape: ConvShape = self.plan.shape
+        self.x: Value = self.op.x if isinstance(self.op, Conv) else self.op.a
+        _, self.inputs, self.sums = target.spec.memory
+        self.rows = layer.nest.option("rows", 1)
+        self.columns = layer.nest.option("columns", 1)
+        start = layer.nest.option("array", 0)
+        self.places = tuple(
+            places(self.plan, self.rows * self.columns, start, self.spec.array.per_core)
+        )
+        shape = self.shape
+        self.trips = {"n": shape.n, "p": shape.p // self.rows, "q": shape.q // self.columns}
+        self.zero = self.x.type.quant.zero if self.x.type.quant is not None else 0
+        self.bias = self._bias()
+        self.weights = self._host_weights()
+
+    def stream(self) -> Stream:
+        """The layer's stream; its weights join the setup."""
+        at: dict[tuple[int, Block], list[Place]] = {}
+        for place in self.places:
+            at.setdefault((place.copy, place.block), []).append(place)
+        runs: dict[tuple[int, str], list[Block]] = {}  # adjacent blocks with sums in one core
+        for (copy, block), slices in at.items():
+            runs.setdefault((copy, self._core(slices[0].array)), []).append(block)
+        sums = {key: self._sums_of(key[1], blocks) for key, blocks in runs.items()}
+        body: list[Item] = []
+        for (copy, block), slices in at.items():
+            run = sums[copy, self._core(slices[0].array)]
+            body += self._products(self._position(copy), block, slices, run)
+        for (copy, core), run in sums.items():
+            body += self._epilogue(self._position(copy), core, run)
+        for name in self.layer.ops:
+            self.builder.announce(self.builder.producers[name].out, self.shape.progress)
+        return Stream(self.layer.name, self._loops(body))
+
+    def _loops(self, body: list[Item]) -> tuple[Item, ...]:
+        shown = sorted(self.builder.outside(self.layer))
+        signals = [self.builder.signal(self.builder.producers[n].out, self.rows) for n in shown]
+        row: tuple[Item, ...] = (Loop("q", self.trips["q"], tuple(body)),)
+        rows = Loop("p", self.trips["p"], (*self._waits(), *row, *signals))
+        return (Loop("n", self.trips["n"], (rows,)),) if self.shape.n > 1 else (rows,)
+
+    def _waits(self) -> list[Item]:
+        shape, found = self.shape, list[Item]()
+        last = var("p") * self.rows + (self.rows - 1)  # row of the result
+        read = last * shape.strides[0] + ((shape.r - 1) * shape.dilations[0] - shape.pads[0])
+        sample = var("n") if shape.n > 1 else Affine()
+        for value in self.builder.inputs(self.layer):
+            count = last + 1 + sample * shape.p
+            if value.name == self.x.name:
+                count = read + 1 + sample * shape.h
+            elif value.type.elements != self.op.out.type.elements:
+                found += self.builder.wait(value)
+                continue
+            found += self.builder.wait(value, count, shape.progress.axis)
+        return found
+
+    def _position(self, copy: int) -> _Position:
+        sample = var("n") if self.shape.n > 1 else Affine()
+        row = var("p") * self.rows + copy // self.columns
+        return _Position(sample, row, var("q") * self.columns + copy % self.columns)
+
+    # --- products ---
+
+    def _products(self, at: _Position, block: Block, slices: list[Place], run: _Sums) -> list[Item]:
+        made: list[Item] = []
+        later: list[Item] = []  # additions wait for all products; nothing need wait for them
+        name, offset = self.layer.name, block.channel - run.channel
+        total = View(run.buffer, Affine(offset), ((block.channels, 1),))
+        for number, place in enumerate(slices):
+            core = self._core(place.array)
+            x = self.builder.local(
+                f"{name}.x", f"{core}.{self.inputs}", self.x.type.dtype, place.rows, self._slots
+            )
+            made.append(self._fetch(at, x, block.first + place.first, place.rows))
+            if number:
+                part = self.builder.local(
+                    f"{name}.part", f"{core}.{self.sums}", "i32", block.channels, self._slots
+                )
+                made.append(self._mvm(x, place, part, 0))
+                summand = View(part, Affine(), ((block.channels, 1),))
+                later.append(Accumulate(total, total, summand, layer=name))
+            else:
+                made.append(self._mvm(x, place, run.buffer, offset))
+        return made + later
+
+    def _fetch(self, at: _Position, x: str, first: int, count: int) -> Instr:
+        """Read a part of the window into input registers."""
+        shape, strides = self.shape, self.shape.x_strides
+        dst, source = View(x, Affine(), ((count, 1),)), self.builder.value(self.x)
+        if shape.matmul:
+            src = View(source, at.row * strides["h"] + first, ((count, 1),))
+            return Copy(dst, src, layer=self.layer.name)
+        channels = shape.g * shape.c
+        elements = channels * shape.h * shape.w
+        return Patch(
+            dst,
+            View(source, at.sample * strides["n"], ((elements, 1),)),
+            Affine(first),
+            at.row * shape.strides[0] + -shape.pads[0],
+            at.column * shape.strides[1] + -shape.pads[1],
+            (channels, shape.h, shape.w),
+            (shape.r, shape.s),
+            shape.dilations,
+            self.zero,
+            layer=self.layer.name,
+        )
+
+    def _mvm(self, x: str, place: Place, sums: str, offset: int) -> AnalogMvm:
+        rows, columns = place.rows, place.block.channels
+        cells = self._program(place)
+        return AnalogMvm(
+            View(sums, Affine(offset), ((rows, 0), (columns, 1))),
+            View(x, Affine(), ((rows, 1), (columns, 0))),
+            View(cells, Affine(), ((rows, columns), (columns, 1))),
+            input_bits=self.plan.input_bits,
+            signed=self.plan.signed,
+            dac_bits=self.spec.dac.bits,
+            weight_bits=self.plan.weight_bits,
+            cell_bits=self.spec.array.cell_bits,
+            adc_bits=self.spec.adc.bits,
+            active_rows=self.spec.array.active_rows,
+            encoding=self.spec.array.encoding,
+            fresh=True,
+            layer=self.layer.name,
+        )
+
+    # --- weights ---
+
+    def _program(self, place: Place) -> str:
+        """Copy a slice's weights into its arrays, once, before the first input."""
+        rows, columns = place.rows, place.block.channels
+        memory = f"{self._core(place.array)}.array{place.array % self.spec.array.per_core}"
+        cells = self.builder.local(
+            f"{self.layer.name}.cells", memory, self._weight_type, rows * columns
+        )
+        source, start = self.weights[place.block]
+        dims = ((rows, columns), (columns, 1))
+        self.builder.setup(
+            Copy(
+                View(cells, Affine(), dims),
+                View(source, Affine(start + place.first * columns), dims),
+                layer=self.layer.name,
+            )
+        )
+        return cells
+
+    def _host_weights(self) -> dict[Block, tuple[str, int]]:
+        """One table of all blocks, and where each block starts in it."""
+        laid: list[NDArray[np.integer]] = []
+        starts: dict[Block, int] = {}
+        total = 0
+        for block in self.plan.blocks:
+            cells = self.plan.weights(self.matrix, block)
+            laid.append(cells.reshape(-1))
+            starts[block] = total
+            total += cells.size
+        name = f"{self.layer.name}.weights"
+        table = self.builder.table(name, np.concatenate(laid), HOST, self._weight_type)
+        return {block: (table, start) for block, start in starts.items()}
+
+    @property
+    def _weight_type(self) -> str:
+        return next(f"i{bits}" for bits in (2, 4, 8, 16) if self.plan.weight_bits <= bits)
+
+    def _bias(self) -> NDArray[np.int32] | None:
+        held = self.op.bias
+        bias = None if held is None else self.builder.constant(held)
+        return effective_bias(self.zero, self.matrix, bias)
+
+    # --- results ---
+
+    def _sums_of(self, core: str, blocks: list[Block]) -> _Sums:
+        channels = sum(block.channels for block in blocks)
+        memory = f"{core}.{self.sums}"
+        name = self.builder.local(f"{self.layer.name}.sum", memory, "i32", channels, self._slots)
+        return _Sums(name, blocks[0].channel, channels)
+
+    def _epilogue(self, at: _Position, core: str, run: _Sums) -> tuple[Instr, ...]:
+        tile = OutTile(
+            self.shape,
+            run.buffer,
+            (OutAxis("k", run.channels, 1),),
+            (("n", at.sample), ("k", Affine(run.channel)), ("p", at.row), ("q", at.column)),
+        )
+        return epilogue(
+            self.builder,
+            self.layer,
+            tile,
+            bias=self.bias,
+            scratch=f"{core}.{self.sums}",
+            tables=f"{core}.tables",
+            loops=self.trips,
+        )
+
+    @property
+    def _slots(self) -> int:
+        """Registers are doubled where a next position can be prepared meanwhile."""
+        return 2 if math.prod(self.trips.values()) > 1 else 1
+
+    def _core(self, array: int) -> str:
+        return f"core{array // self.spec.array.per_core}"
