@@ -1,0 +1,1 @@
+"""Arithmetic of mapped loop nests, shared by machine kinds, simulators and searches."""

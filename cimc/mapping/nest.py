@@ -1,0 +1,291 @@
+"""Arithmetic of a mapped nest: what lies where, what moves when, and whether it fits.
+
+A `Nest` names its levels; `resolve` checks it against a machine and a workload and gives `Mapped`,
+which answers with numbers; `capacity_faults` says what does not fit. Loops count from 0, the
+outermost; a tile "inside loop i" is what the loops after i cover. Sizes of one instance of a level
+hold the spatial loops of those axes that fan out at that level or further in; the union over all
+instances holds all spatial loops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from cimc.errors import Fault
+from cimc.ir.tiles import Nest
+from cimc.mapping.machine import INPUT, NAMES, OUTPUT, REDUCED, RELEVANT, WEIGHT, Machine
+from cimc.mapping.workload import Workload
+
+DIMS = "gnkcpqrs"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The loops `begin` .. `end`-1 that keep an operand at `level`."""
+
+    level: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A nest with its names resolved; only `resolve` and searches make one."""
+
+    workload: Workload
+    machine: Machine
+    loops: tuple[tuple[str, int], ...]  # (dim, bound), outermost first
+    levels: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # of I, W, O for each loop
+    spatial: tuple[tuple[tuple[str, int], ...], ...]  # (dim, factor) for each axis of the machine
+    double: frozenset[tuple[int, int]]  # (level, operand)
+
+    # --- blocks ---
+
+    def blocks(self, operand: int) -> tuple[Block, ...]:
+        """The levels that the operand's loops name, outermost first."""
+        found: list[Block] = []
+        for place, level in enumerate(self.levels[operand]):
+            if found and found[-1].level == level:
+                found[-1] = Block(level, found[-1].begin, place + 1)
+            else:
+                found.append(Block(level, place, place + 1))
+        return tuple(found)
+
+    def chain(self, operand: int) -> tuple[Block, ...]:
+        """`blocks` with the outermost level and the register added where no loop names them."""
+        chain = self.machine.chain(operand)
+        found = list(self.blocks(operand))
+        if not found or found[0].level != chain[0]:
+            found.insert(0, Block(chain[0], 0, 0))
+        if found[-1].level != chain[-1]:
+            found.append(Block(chain[-1], len(self.loops), len(self.loops)))
+        return tuple(found)
+
+    def filled_in(self, operand: int, block: Block) -> int:
+        """The loop each of whose iterations brings `block` a new tile; -1: filled once.
+
+        It is the innermost loop outside the block that moves the tile; loops of bound 1 move none.
+        """
+        for place in range(block.begin - 1, -1, -1):
+            dim, bound = self.loops[place]
+            if bound > 1 and dim in RELEVANT[operand]:
+                return place
+        return -1
+
+    # --- extents ---
+
+    @cached_property
+    def spread(self) -> dict[str, int]:
+        """Product of the spatial factors of each dim."""
+        found = dict.fromkeys(DIMS, 1)
+        for factors in self.spatial:
+            for dim, factor in factors:
+                found[dim] *= factor
+        return found
+
+    def extents(self, begin: int, operand: int, level: int) -> dict[str, int]:
+        """Loop extents of an operand's tile inside loop `begin`-1, in one instance of `level`."""
+        found = dict.fromkeys(DIMS, 1)
+        for axis, factors in zip(self.machine.axes, self.spatial, strict=True):
+            if axis.source[operand] >= level:
+                for dim, factor in factors:
+                    found[dim] *= factor
+        for dim, bound in self.loops[begin:]:
+            found[dim] *= bound
+        return found
+
+    def union(self, begin: int) -> dict[str, int]:
+        """Loop extents inside loop `begin`-1, over all instances."""
+        found = dict(self.spread)
+        for dim, bound in self.loops[begin:]:
+            found[dim] *= bound
+        return found
+
+    def step(self, place: int) -> int:
+        """How far one iteration of a loop moves its dim."""
+        dim = self.loops[place][0]
+        inner = math.prod(bound for other, bound in self.loops[place + 1 :] if other == dim)
+        return inner * self.spread[dim]
+
+    @cached_property
+    def total(self) -> dict[str, int]:
+        """Padded extent of each dim: the product of all its bounds and factors."""
+        return self.union(0)
+
+    def used(self, axis: int) -> int:
+        """Positions in use along an axis."""
+        return math.prod(factor for _, factor in self.spatial[axis])
+
+    def instances(self, level: int) -> int:
+        """Instances of a level in use."""
+        along = self.machine.levels[level].along
+        axes = enumerate(self.machine.axes)
+        return math.prod(self.used(place) for place, axis in axes if axis.name in along)
+
+    @property
+    def activations(self) -> int:
+        """Activations of the macros, all cores at once."""
+        return math.prod(bound for _, bound in self.loops)
+
+    # --- bits ---
+
+    @cached_property
+    def sum_level(self) -> int:
+        """Outermost level that holds partial sums, further out only complete results move.
+
+        The number of levels where no loop in time reduces: one activation completes its sums.
+        """
+        for (dim, bound), level in zip(self.loops, self.levels[OUTPUT], strict=True):
+            if dim in REDUCED and bound > 1:
+                return level
+        return len(self.machine.levels)
+
+    def bits(self, operand: int, level: int) -> int:
+        """Bits of one element of an operand at a level; the macro itself makes sums."""
+        if operand == OUTPUT and level >= min(self.sum_level, self.machine.chain(OUTPUT)[-1]):
+            return self.machine.psum_bits
+        if operand == WEIGHT and level == self.machine.chain(WEIGHT)[-1]:
+            width = self.machine.weight_bits
+            return -(-self.workload.bits[WEIGHT] // width) * width
+        return self.workload.bits[operand]
+
+    def resident_bits(self, operand: int, block: Block) -> int:
+        """Bits that an operand takes in one instance of a block's level, with its second buffer."""
+        tile = self.extents(block.begin, operand, block.level)
+        copies = 2 if (block.level, operand) in self.double else 1
+        size = self.workload.elements(operand, tile)
+        return size * copies * self.bits(operand, block.level)
+
+    def occupied(self) -> dict[int, dict[int, int]]:
+        """Bits by level and operand in one instance of each level but the outermost."""
+        found: dict[int, dict[int, int]] = {}
+        for operand in (INPUT, WEIGHT, OUTPUT):
+            for block in self.chain(operand)[1:]:
+                size = self.resident_bits(operand, block)
+                found.setdefault(block.level, {})[operand] = size
+        return found
+
+
+# --- checking ---------------------------------------------------------------------------------
+
+
+def resolve(nest: Nest, workload: Workload, machine: Machine) -> Mapped | list[Fault]:
+    """The nest with its names resolved, or what is wrong with it whatever the levels' sizes."""
+    faults = list(_name_faults(nest, machine))
+    if faults:
+        return faults
+    positions = {level.name: place for place, level in enumerate(machine.levels)}
+    given = {axis.axis: axis.factors for axis in nest.spatial}
+    mapped = Mapped(
+        workload,
+        machine,
+        tuple((loop.dim, loop.bound) for loop in nest.loops),
+        (
+            tuple(positions[loop.levels[INPUT]] for loop in nest.loops),
+            tuple(positions[loop.levels[WEIGHT]] for loop in nest.loops),
+            tuple(positions[loop.levels[OUTPUT]] for loop in nest.loops),
+        ),
+        tuple(given.get(axis.name, ()) for axis in machine.axes),
+        frozenset((positions[level], NAMES.index(operand)) for level, operand in nest.double),
+    )
+    faults = [*_order_faults(mapped), *_cover_faults(mapped)]
+    return faults or mapped
+
+
+def _name_faults(nest: Nest, machine: Machine) -> Iterator[Fault]:
+    levels = {level.name: level for level in machine.levels}
+    axes = {axis.name: axis for axis in machine.axes}
+    for spatial in nest.spatial:
+        axis = axes.get(spatial.axis)
+        if axis is None:
+            yield Fault(f"no axis is called {spatial.axis}", have=", ".join(axes), code="CIM4001")
+            continue
+        used = math.prod(factor for _, factor in spatial.factors)
+        if used > axis.size:
+            need, have = f"{used} positions", f"{axis.size} ({axis.key})"
+            yield Fault(f"{spatial} is too wide", need, have, code="CIM4002")
+        for dim, _ in spatial.factors:
+            if dim not in axis.dims:
+                have = f"{spatial.axis} runs {', '.join(sorted(axis.dims))}"
+                yield Fault(f"{spatial} cannot run {dim}", have=have, code="CIM4003")
+    for loop in nest.loops:
+        for place, name in enumerate(loop.levels):
+            if name not in levels:
+                have = ", ".join(levels)
+                yield Fault(f"`{loop}`: no level is called {name}", have=have, code="CIM4004")
+            elif not levels[name].holds[place]:
+                where = f"`{loop}`: {name} does not hold {NAMES[place]}"
+                yield Fault(where, have=_holders(machine, place), code="CIM4005")
+        if loop.dim not in DIMS or loop.bound < 1:
+            yield Fault(f"`{loop}`: no such loop", need=" ".join(DIMS), code="CIM4006")
+    for name, operand in nest.double:
+        if name not in levels or not levels[name].double[NAMES.index(operand)]:
+            where = f"{operand} cannot have two buffers in {name}"
+            found = [lv.name for lv in machine.levels if lv.double[NAMES.index(operand)]]
+            yield Fault(where, have=f"two buffers in {', '.join(found)}", code="CIM4007")
+
+
+def _holders(machine: Machine, operand: int) -> str:
+    names = [machine.levels[level].name for level in machine.chain(operand)]
+    return f"{NAMES[operand]} in {', '.join(names)}"
+
+
+def _order_faults(mapped: Mapped) -> Iterator[Fault]:
+    names = [level.name for level in mapped.machine.levels]
+    for operand in (INPUT, WEIGHT, OUTPUT):
+        levels = mapped.levels[operand]
+        for place in range(1, len(levels)):
+            if levels[place] < levels[place - 1]:
+                dim, bound = mapped.loops[place]
+                yield Fault(
+                    f"`for {dim} {bound}` keeps {NAMES[operand]} in {names[levels[place]]}, "
+                    f"outside the {names[levels[place - 1]]} of the loop around it",
+                    need="levels from the outermost memory inwards",
+                    have=" ".join(names),
+                    code="CIM4008",
+                )
+
+
+def _cover_faults(mapped: Mapped) -> Iterator[Fault]:
+    for dim, extent in mapped.workload.dims.items():
+        if mapped.total[dim] < extent:
+            yield Fault(
+                f"loops over {dim} do not cover it",
+                need=f"{extent} iterations",
+                have=f"{mapped.total[dim]}",
+                help=f"add a loop `for {dim} {-(-extent // mapped.total[dim])}`",
+                code="CIM4009",
+            )
+
+
+def capacity_faults(mapped: Mapped) -> Iterator[Fault]:
+    """Levels that cannot hold what the mapping keeps there."""
+    for place, parts in mapped.occupied().items():
+        level = mapped.machine.levels[place]
+        if sum(parts.values()) <= level.size_bits:
+            continue
+        largest = max(parts, key=lambda operand: parts[operand])
+        shown = " + ".join(f"{NAMES[operand]} {bits}" for operand, bits in parts.items())
+        yield Fault(
+            f"tiles do not fit in {level.name}",
+            need=f"{sum(parts.values())} bits ({shown})",
+            have=f"{level.size_bits} bits ({mapped.machine.name}: {level.key})",
+            help=_relief(mapped, place, largest),
+            code="CIM4010",
+        )
+
+
+def _relief(mapped: Mapped, level: int, operand: int) -> str:
+    if (level, operand) in mapped.double:
+        return f"keep one buffer of {NAMES[operand]} in {mapped.machine.levels[level].name}"
+    loops: Mapping[int, tuple[str, int]] = dict(enumerate(mapped.loops))
+    for block in mapped.chain(operand):
+        if block.level == level and block.begin < block.end:
+            dim, bound = loops[block.begin]
+            outer = [place for place in mapped.machine.chain(operand) if place < level]
+            name = mapped.machine.levels[outer[-1]].name
+            return f"keep {NAMES[operand]} of `for {dim} {bound}` in {name}"
+    return "use fewer positions of the axes"
