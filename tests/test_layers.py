@@ -26,7 +26,7 @@ LAYERS = (
     ("cimc.targets",),
     ("cimc.sim",),
     ("cimc.search",),
-    ("cimc.report",),
+    ("cimc.report", "cimc.coverage"),
     ("cimc.verify",),
     ("cimc.api",),
     ("cimc.conformance",),

@@ -1,0 +1,64 @@
+"""The passes of each optimization level, from imported graph to allocated program.
+
+    -O0   legal only: what the target needs, nothing more
+    -O1   fusion, and the simple mapping
+    -O2   fusion, and the heuristic mapping (the default)
+    -O3   fusion, and the mapping that a kind searches for within the time limit
+
+All levels give the same values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cimc.pipeline.phases import PHASES, phase_of
+from cimc.pipeline.spec import Step, resolve, step
+from cimc.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a person asked of a compilation, and the passes that do it."""
+
+    level: int = 2
+    host_fallback: bool = False
+    objective: Literal["latency", "energy", "edp"] = "latency"
+    time_limit_s: float = 60.0
+
+    def steps(self, target: Target) -> tuple[Step, ...]:
+        """All passes from an imported graph to a program with addresses."""
+        return (*self.graph_steps(target), *self.machine_steps())
+
+    def graph_steps(self, target: Target) -> tuple[Step, ...]:
+        """The passes of phase `graph`."""
+        legal = [
+            step("canonicalize"),
+            step("fold-constants"),
+            step("fold-batch-norm"),
+            step("simplify"),
+            step("integerize"),
+            step("drop-dead-code"),
+        ]
+        return tuple(legal)
+
+    def machine_steps(self) -> tuple[Step, ...]:
+        """The passes of phases `tile`, `map`, `lower` and `allocate`."""
+        mapping = {
+            "level": self.level,
+            "time_limit_s": self.time_limit_s,
+            "objective": self.objective,
+        }
+        return (
+            step("tile", {"host_fallback": True} if self.host_fallback else {}),
+            step("map", mapping),
+            step("lower"),
+            step("allocate"),
+        )
+
+
+def until(steps: tuple[Step, ...], phase: str) -> tuple[Step, ...]:
+    """The steps up to and with those of `phase`."""
+    last = PHASES.index(phase)
+    return tuple(item for item, known in resolve(steps) if PHASES.index(phase_of(known)) <= last)
