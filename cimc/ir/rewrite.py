@@ -34,6 +34,7 @@ class Rewrite:
         self.graph = graph
         self.tensors = dict(graph.tensors)
         self._ops: dict[str, Op] = {}
+        self._places: dict[str, int] = {}
         self._instead: dict[str, Value] = {}
         self._names = {op.out.name for op in graph.ops}
 
@@ -51,6 +52,10 @@ class Rewrite:
         """The new op that makes a value."""
         return self._ops.get(self.value(value).name)
 
+    def place(self, value: Value) -> int:
+        """How many ops were added before the one that makes a value."""
+        return self._places[self.value(value).name]
+
     def array(self, value: Value | None) -> Array | None:
         """The array behind a value that is constant by now."""
         op = None if value is None else self.maker(value)
@@ -60,6 +65,7 @@ class Rewrite:
         """Append an op; its result may not have been made before."""
         assert op.out.name not in self._ops, op.out.name
         self._names.add(op.out.name)
+        self._places[op.out.name] = len(self._ops)
         self._ops[op.out.name] = op
         return op.out
 
