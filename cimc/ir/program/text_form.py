@@ -130,7 +130,7 @@ def _scan_buffer(scanner: text.Scanner) -> Buffer:
     scanner.take("in")
     memory = scanner.string()
     slots = 1
-    if scanner.peek_kind("word"):
+    if scanner.peek_kind("word") and not scanner.peek("buffer", "setup"):
         word = scanner.take()
         if not (word.startswith("x") and word[1:].isdigit()):
             raise scanner.error("a number of slots such as x2", word)
