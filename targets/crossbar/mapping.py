@@ -24,7 +24,7 @@ from cimc.lowering import ConvShape, weight_matrix
 from cimc.target import Target
 from cimc.targets.crossbar.plan import Block, Plan, mvm_cycles, plan_of, spec_of
 
-INSTRUCTIONS = 20_000  # copies must not blow the program up beyond this
+INSTRUCTIONS = 8_000  # copies may not blow a program up beyond this
 
 
 @dataclass(frozen=True, slots=True)
