@@ -7,8 +7,10 @@ with the most passes: copies work on neighbouring output positions, whole rows l
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import heapq
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -142,34 +144,49 @@ def _check_fit(
 
 def _duplicated(plans: Mapping[str, Plan], target: Target) -> dict[str, tuple[int, int]]:
     """Rows and columns of output positions that copies compute at once, by layer."""
+    steps = list(_steps(plans, target))
+
+    def chosen(count: int) -> dict[str, tuple[int, int]]:
+        return dict.fromkeys(plans, (1, 1)) | dict(steps[:count])
+
+    # Slices do not cross cores, so some arrays stay empty and the last steps may not fit.
+    fitting = bisect.bisect_left(
+        range(1, len(steps) + 1), True, key=lambda count: not _fits(plans, chosen(count), target)
+    )
+    return chosen(fitting)
+
+
+def _fits(plans: Mapping[str, Plan], copies: Mapping[str, tuple[int, int]], target: Target) -> bool:
+    spec, end = spec_of(target), 0
+    for name, plan in plans.items():
+        end = end_of(plan, math.prod(copies[name]), end, spec.array.per_core)
+    return end <= spec.cores * spec.array.per_core
+
+
+def _steps(plans: Mapping[str, Plan], target: Target) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Which layer gets how many copies next, while arrays and instructions are left."""
     spec = spec_of(target)
     chosen = dict.fromkeys(plans, (1, 1))
     choices = {name: list(_choices(plan.shape)) for name, plan in plans.items()}
     free = spec.cores * spec.array.per_core - sum(plan.arrays for plan in plans.values())
-    # Slices do not cross cores; what that wastes is bounded by a slice per core.
-    free -= spec.cores * (max((_widest(plan) for plan in plans.values()), default=1) - 1)
     size = {name: 3 * plan.row_slices + 4 for name, plan in plans.items()}  # instructions
     room = INSTRUCTIONS - sum(size.values())
     slowest = [(-_passes(plan, (1, 1), target), name) for name, plan in plans.items()]
     heapq.heapify(slowest)
     while slowest:
         _, name = heapq.heappop(slowest)
-        plan, now = plans[name], chosen[name]
-        further = [pair for pair in choices[name] if pair[0] * pair[1] > now[0] * now[1]]
-        if not further:
-            break  # the slowest layer computes all positions at once
-        more = further[0][0] * further[0][1] - now[0] * now[1]
+        plan, now = plans[name], math.prod(chosen[name])
+        further = next((pair for pair in choices[name] if math.prod(pair) > now), None)
+        if further is None:
+            return  # the slowest layer computes all positions at once
+        more = math.prod(further) - now
         if more * plan.arrays > free or more * size[name] > room:
-            break  # other layers' copies would not make the pipeline faster
+            return  # other layers' copies would not make the pipeline faster
         free -= more * plan.arrays
         room -= more * size[name]
-        chosen[name] = further[0]
-        heapq.heappush(slowest, (-_passes(plan, further[0], target), name))
-    return chosen
-
-
-def _widest(plan: Plan) -> int:
-    return max(plan.arrays_of(block) for block in plan.blocks)
+        chosen[name] = further
+        yield name, further
+        heapq.heappush(slowest, (-_passes(plan, further, target), name))
 
 
 def _choices(shape: ConvShape) -> Iterator[tuple[int, int]]:
