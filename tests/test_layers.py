@@ -27,6 +27,8 @@ LAYERS = (
     ("cimc.sim",),
     ("cimc.search",),
     ("cimc.report", "cimc.coverage"),
+    ("cimc.build",),
+    ("cimc.check",),
     ("cimc.verify",),
     ("cimc.api",),
     ("cimc.conformance",),

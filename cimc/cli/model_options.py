@@ -1,0 +1,154 @@
+"""Options of every verb that takes a model to a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from cimc.pipeline.levels import Effort
+    from cimc.target import Target
+
+F = TypeVar("F", bound=Callable[..., None])
+_META = "cimc.model"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What was asked of the model, the machine and the mapping."""
+
+    target: str
+    overrides: tuple[str, ...]
+    shapes: tuple[str, ...]
+    calibrate: str | None
+    samples: int
+    level: Literal[0, 1, 2, 3]
+    host_fallback: bool
+    objective: Literal["latency", "energy", "edp"]
+    time_limit_s: float
+
+    def load_target(self) -> Target:
+        """The machine with its overrides."""
+        from cimc.cli.values import parse_overrides
+        from cimc.target import load_target
+
+        return load_target(self.target, parse_overrides(self.overrides))
+
+    def shape_map(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by input name."""
+        from cimc.cli.values import parse_shapes
+
+        return parse_shapes(self.shapes)
+
+    def effort(self) -> Effort:
+        """What was asked of the mapping."""
+        from cimc.pipeline.levels import Effort
+
+        return Effort(self.level, self.host_fallback, self.objective, self.time_limit_s)
+
+
+def _keep(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+    ctx.meta.setdefault(_META, {})[parameter.name] = value
+
+
+def _keep_level(ctx: click.Context, parameter: click.Parameter, value: str) -> None:
+    _keep(ctx, parameter, int(value))
+
+
+def chosen_model() -> ModelOptions:
+    """What was given on the command line that runs now."""
+    return ModelOptions(**click.get_current_context().meta[_META])
+
+
+_OPTIONS = (
+    click.option(
+        "-t",
+        "--target",
+        required=True,
+        metavar="NAME",
+        callback=_keep,
+        expose_value=False,
+        help="Machine: a name, or a path to a .toml file.",
+    ),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_keep,
+        expose_value=False,
+        help="Replace one value of the machine, such as clock.period_ns=2.",
+    ),
+    click.option(
+        "--shape",
+        "shapes",
+        multiple=True,
+        metavar="NAME=EXTENTS",
+        callback=_keep,
+        expose_value=False,
+        help="Shape of an input, such as x=1x3x224x224.",
+    ),
+    click.option(
+        "--calibrate",
+        metavar="DATA",
+        callback=_keep,
+        expose_value=False,
+        help="Quantize a float model on this folder, .npz or .npy; or on 'random' numbers.",
+    ),
+    click.option(
+        "--samples",
+        type=click.IntRange(1),
+        default=32,
+        show_default=True,
+        callback=_keep,
+        expose_value=False,
+        help="Samples of --calibrate to use.",
+    ),
+    click.option(
+        "-O",
+        "level",
+        type=click.Choice(["0", "1", "2", "3"]),
+        default="2",
+        show_default=True,
+        callback=_keep_level,
+        expose_value=False,
+        help="0 legal only, 1 fusion, 2 heuristic mapping, 3 mapping by search.",
+    ),
+    click.option(
+        "--host-fallback",
+        is_flag=True,
+        callback=_keep,
+        expose_value=False,
+        help="Run what the machine cannot do on the host; it is priced and reported.",
+    ),
+    click.option(
+        "--objective",
+        type=click.Choice(["latency", "energy", "edp"]),
+        default="latency",
+        show_default=True,
+        callback=_keep,
+        expose_value=False,
+        help="What the mapping minimizes.",
+    ),
+    click.option(
+        "--time-limit",
+        "time_limit_s",
+        type=click.FloatRange(0, min_open=True),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        callback=_keep,
+        expose_value=False,
+        help="For the mapping of -O3.",
+    ),
+)
+
+
+def model_options(function: F) -> F:
+    """Decorator: give a verb these options; `chosen_model` returns them."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
