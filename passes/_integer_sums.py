@@ -163,9 +163,9 @@ def _largest_sum(
     axis = weight_axis(op)
     inner = tuple(i for i in range(weights.ndim) if i != axis)
     inner = inner if isinstance(op, ops.Conv) else (weights.ndim - 2,)
-    most = np.abs(weights.astype(np.int64)).sum(axis=inner).max(initial=0)
-    more = 0 if bias is None or not bias.size else int(np.abs(bias.astype(np.int64)).max())
-    return float(most) * reach(x) + more
+    most = np.abs(weights.astype(np.int64)).sum(axis=inner) * reach(x)
+    more = 0 if bias is None else np.abs(bias.astype(np.int64))
+    return float(np.max(most + more, initial=0))
 
 
 def _where(op: Heavy) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir import ops
+from cimc.ir.evaluate.elementwise import same_byte, saturated
 from cimc.ir.evaluate.functions import REDUCE
 from cimc.ir.evaluate.heavy import windows
 from cimc.ir.evaluate.numbers import Numbers, converted, less_zero, real, rescaled, typed
@@ -96,9 +97,29 @@ def arg_reduce(op: ops.ArgReduce, held: Held) -> Array:
     return typed(np.expand_dims(found, op.axis) if op.keep else np.asarray(found), op.out.type)
 
 
+def quantized_softmax(x: Numbers, axis: int, before: Type, after: Type) -> Array:
+    """Softmax of 8-bit integers with one table of exponentials, as onnxruntime's QLinearSoftmax.
+
+    e[d] = f32(exp((shift - d) * scale)),  d = max - x,  shift * scale = ln(f32_max / n) - 5
+    out = rint(e * floor(1 / out_scale) / sum of e) + zero        [each step in float32, in order]
+    """
+    assert before.quant is not None
+    assert after.quant is not None
+    most = np.finfo(np.float32).max / np.float32(x.shape[axis])
+    shift = max(0.0, math.log(float(most)) - 5) / before.quant.scale
+    table = np.exp((shift - np.arange(256)) * before.quant.scale).astype(np.float32)
+    below = np.max(x, axis=axis, keepdims=True).astype(np.int64) - x.astype(np.int64)
+    e = table[below]
+    total = np.take(np.add.accumulate(e, axis=axis), [-1], axis=axis)
+    steps = np.rint(e * np.floor(1 / np.float32(after.quant.scale)) / total)
+    return saturated(steps + np.float32(after.quant.zero), after)
+
+
 @meaning(ops.Softmax)
 def softmax(op: ops.Softmax, held: Held) -> Array:
     """Shifted by the maximum, so that nothing overflows."""
+    if same_byte((op.x.type, op.out.type)) and not op.log:
+        return quantized_softmax(held[op.x.name], op.axis, op.x.type, op.out.type)
     x = real(held[op.x.name], op.x.type)
     shifted = x - np.max(x, axis=op.axis, keepdims=True)
     e = np.exp(shifted)
