@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import InternalError
 from cimc.ir.program import Instr, Machine, View, register_instr, wrapped
+from cimc.ir.program.converters import ConverterMvm, Phase
 
 ENCODINGS = ("flip", "offset", "differential")
 
@@ -79,6 +80,25 @@ class AnalogMvm(Instr):
             sums = sums + machine.read(place, loops).astype(np.int64)
         machine.write(place, loops, wrapped(sums))
 
+    def form(self) -> ConverterMvm:
+        """The same arithmetic as the fast engine's kernel takes it."""
+        low, high = adc_range(self.adc_bits, self.encoding)
+        steps = tuple(self.input_slices())
+        return ConverterMvm(
+            self.acc, self.x, self.w, self.fresh, self.active_rows, steps, low, high, self.phase
+        )
+
+    def phase(self, w: Ints) -> Phase:
+        """Cells of one phase's weights; a flipped column counts negative, its ones positive."""
+        slices: list[tuple[Ints, Ints]] = []
+        ones = np.zeros(w.shape[1], np.int64)
+        for factor, cells, flipped in self.columns(w):
+            slices.append((np.where(flipped, -factor, factor), cells))
+            ones += np.where(flipped, factor * ((1 << self.cell_bits) - 1), 0)
+        if self.encoding != "differential":
+            ones -= 1 << (self.weight_bits - 1)
+        return Phase(tuple(slices), ones)
+
     def product(self, x: Ints, w: Ints) -> Ints:
         """The digital result for inputs x[rows] and weights w[rows, columns]: -> [columns]."""
         total = np.zeros(w.shape[1], np.int64)
@@ -97,12 +117,16 @@ class AnalogMvm(Instr):
 
     def steps(self, x: Ints) -> Iterator[tuple[int, Ints]]:
         """Factor and driven levels of each input step."""
+        for factor, low, width in self.input_slices():
+            yield factor, (x >> low) & ((1 << width) - 1)
+
+    def input_slices(self) -> Iterator[tuple[int, int, int]]:
+        """Factor, lowest bit and number of bits of each input step."""
         plain = self.input_bits - self.signed
         for low in range(0, plain, self.dac_bits):
-            width = min(self.dac_bits, plain - low)
-            yield 1 << low, (x >> low) & ((1 << width) - 1)
+            yield 1 << low, low, min(self.dac_bits, plain - low)
         if self.signed:
-            yield -(1 << plain), (x >> plain) & 1
+            yield -(1 << plain), plain, 1
 
     def columns(self, w: Ints) -> Iterator[tuple[int, Ints, NDArray[np.bool_]]]:
         """Factor, cells (levels, or differences of pairs) and flipped columns of each slice."""
