@@ -1,6 +1,7 @@
 """The error codes of the frontend.
 
-CIM11xx: the file. CIM12xx: operators. CIM13xx: quantizing a float model.
+CIM11xx: the file. CIM12xx: operators (CIM1203 is a target's: an op that it has no place for). CIM13xx:
+quantizing a float model.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ TOO_LARGE = "CIM1116"
 
 OPERATOR = "CIM1201"
 DOMAIN = "CIM1202"
-FORM = "CIM1203"
+FORM = "CIM1208"
 NOT_CONSTANT = "CIM1204"
 SHAPES = "CIM1205"
 DATA_DEPENDENT = "CIM1206"
@@ -33,6 +34,7 @@ CONTROL_FLOW = "CIM1207"
 CALIBRATION = "CIM1301"
 CALIBRATION_SHAPE = "CIM1302"
 QUANTIZER = "CIM1303"
+RANDOM = "CIM1304"
 
 CODES: dict[str, str] = {
     UNREADABLE: "the model file does not exist or cannot be read",
@@ -61,4 +63,5 @@ CODES: dict[str, str] = {
     CALIBRATION: "calibration data cannot be read",
     CALIBRATION_SHAPE: "calibration data does not fit the model's inputs",
     QUANTIZER: "onnxruntime cannot run or quantize the model",
+    RANDOM: "a float model was quantized on random numbers; its accuracy means nothing",
 }

@@ -71,14 +71,16 @@ class ImportFault(UnsupportedError):
 
 
 def import_onnx(
-    path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None, weights: bool = True
+    model: str | Path | bytes,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    weights: bool = True,
 ) -> Imported:
-    """Read the model at `path`; `shapes` gives inputs their static shapes by name.
+    """Read the model at a path, or in bytes; `shapes` gives inputs their static shapes by name.
 
     With `weights` off large tensors are not read, and files of external data may be missing: the
     graph has all shapes, but cannot be evaluated.
     """
-    file = open_model(Path(path), weights)
+    file = open_model(model if isinstance(model, bytes) else Path(model), weights)
     names = node_names(file.graph.node)
     raise_if(structure_faults(file, names), UnsupportedError)
     inputs = static_inputs(file.graph.input, shapes or {})

@@ -42,9 +42,13 @@ class ModelFile:
         return self.opsets[""]
 
 
-def open_model(path: Path, weights: bool = True) -> ModelFile:
-    """Read and check a file; with `weights` off, files of external data may be missing."""
-    content = _content(path)
+def open_model(source: Path | bytes, weights: bool = True) -> ModelFile:
+    """Read and check a file, or the content of one, which then has no external data.
+
+    With `weights` off, files of external data may be missing.
+    """
+    path = Path("model.onnx") if isinstance(source, bytes) else source
+    content = source if isinstance(source, bytes) else _content(source)
     model = _parsed(content, path)
     files = ExternalFiles(path.parent)
     raise_if(_version_faults(model), UnsupportedError)
