@@ -6,7 +6,6 @@ build        graph -> graph passes -> tiles -> mapped tiles -> program with addr
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -137,14 +136,11 @@ def _quantized(
                 f"{path} is a float model, quantized on random numbers",
                 have="its costs are right, its accuracy means nothing",
                 help="--calibrate DATA, a folder, .npz or .npy",
-                code="CIM1302",
+                code="CIM1304",
             )
         )
     result = quantize_float(path, data)
-    with tempfile.TemporaryDirectory(prefix="cimc-") as folder:
-        file = Path(folder) / f"{path.stem}.onnx"
-        file.write_bytes(result.content)
-        imported = import_onnx(file, shapes)
+    imported = import_onnx(result.content, shapes)
     return Model(path, given, imported, result.content, (*given.notes, result.note))
 
 
