@@ -45,9 +45,10 @@ def random_calibration(inputs: Sequence[Value], seed: int = 0, samples: int = 1)
 def read_calibration(path: str | Path, inputs: Sequence[Value], limit: int) -> CalibrationData:
     """Up to `limit` samples from a folder of arrays or images, or from one npz or npy file.
 
-    An npz holds arrays by input name, or a single array where the model has one input; an npy is that
-    single array. An array is one sample, or many along its first axis. Images are scaled to 0 .. 1
-    and resized to the input's height and width; store arrays where the model expects anything else.
+    An npz holds arrays by input name, or a single array where the model has one input; an npy is
+    that single array. An array is one sample, or many along its first axis. Images are scaled to
+    0 .. 1 and resized to the input's height and width; store arrays where the model expects anything
+    else.
     """
     path = Path(path)
     if path.is_dir():
@@ -163,12 +164,12 @@ def _pixels(file: Path, channels: int, height: int, width: int) -> NDArray[np.fl
                 "it is not installed",
                 "pip install pillow",
                 code=codes.CALIBRATION,
-            )  # fmt: skip
+            )
         ) from None
     try:
         with Image.open(file) as image:
-            image = image.convert("RGB" if channels == 3 else "L").resize((width, height))
-            pixels = np.asarray(image, np.float32) / np.float32(255)
+            sized = image.convert("RGB" if channels == 3 else "L").resize((width, height))
+            pixels = np.asarray(sized, np.float32) / np.float32(255)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as problem:
         raise UsageError(
             Fault(f"cannot read {file}", "an image", str(problem), code=codes.CALIBRATION)

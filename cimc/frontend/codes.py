@@ -1,7 +1,7 @@
 """The error codes of the frontend.
 
-CIM11xx: the file. CIM12xx: operators (CIM1203 is a target's: an op that it has no place for). CIM13xx:
-quantizing a float model.
+CIM11xx: the file. CIM12xx: operators (CIM1203 is a target's: an op that it has no place for).
+CIM13xx: quantizing a float model.
 """
 
 from __future__ import annotations

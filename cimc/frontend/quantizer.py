@@ -1,10 +1,10 @@
 """Float models to integers: onnxruntime's static quantization in QDQ form, per channel.
 
-    model -> opset that quantization needs -> constants folded, BatchNormalization merged (onnxruntime)
+    model -> opset that quantization needs -> constants folded, BatchNormalization merged
           -> ranges of all tensors on the samples -> QDQ model by onnxruntime's quantizer
 
-Ranges are collected here with one session that returns every tensor; onnxruntime's own calibrator would
-serialize and optimize the model several times for the same numbers.
+Ranges are collected here with one session that returns every tensor; onnxruntime's own calibrator
+would serialize and optimize the model several times for the same numbers.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _quantized(model: ModelProto, ranges: Ranges, activations: str) -> ModelProt
         for name in ranges
         if name not in known
     )
-    # says that types are inferred; else the quantizer writes the model to disk and infers them again
+    # says that types are inferred; else the quantizer goes through the disk to infer them
     inferred = model.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
     quantizer = QDQQuantizer(
         model,

@@ -1,7 +1,8 @@
 """The same model under other version numbers, so that onnxruntime can load it.
 
-The newest onnx package writes IR versions and opsets that the newest onnxruntime refuses. Most operators did not
-change in them: a model means the same under the lowest opset that has all its operators in the same version.
+The newest onnx package writes IR versions and opsets that the newest onnxruntime refuses. Most
+operators did not change in them: a model means the same under the lowest opset that has all its
+operators in the same version.
 """
 
 from __future__ import annotations
