@@ -32,6 +32,7 @@ LAYERS = (
     ("cimc.verify",),
     ("cimc.api",),
     ("cimc.conformance",),
+    ("cimc.optable",),
     ("cimc.cli", "cimc.__main__"),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
