@@ -244,6 +244,8 @@ def _graph_faults(graph: Graph) -> Iterator[Fault]:
         if op.out.name in known:
             yield Fault(f"{op.out} is made twice", code="CIM9003")
         known[op.out.name] = op.out.type
+        if op.layer and op.layer not in known:
+            yield Fault(f"{op.out} runs with {op.layer}, which is not before it", code="CIM9008")
         yield from op.faults()
         yield from type_faults(op)
     for value in graph.outputs:
