@@ -56,7 +56,6 @@ def compare(
     got: Array,
     want: Array,
     against: str,
-    *,
     lsb: int = 0,
     relative: float = 1e-5,
 ) -> Comparison:
@@ -147,8 +146,8 @@ def from_reference(
 ) -> Iterator[tuple[Value, Array]]:
     """What the evaluator makes of each value in `names` from the reference's values before it.
 
-    Operands that `known` holds (inputs, too) are taken from there, so that a difference shows at the
-    op that makes it and is not carried on.
+    Operands that `known` holds (inputs, too) are taken from there, so that a difference shows at
+    the op that makes it and is not carried on.
     """
     makers = graph.producers()
     for op in graph.ops:

@@ -28,6 +28,7 @@ LAYERS = (
     ("cimc.search",),
     ("cimc.report", "cimc.coverage"),
     ("cimc.build",),
+    ("cimc.runs",),
     ("cimc.check",),
     ("cimc.verify",),
     ("cimc.api",),

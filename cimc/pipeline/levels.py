@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cimc.pipeline.passes import pass_named
 from cimc.pipeline.phases import PHASES, phase_of
-from cimc.pipeline.spec import Step, resolve, step
+from cimc.pipeline.spec import Step, step
 from cimc.target import Target
 
 
@@ -61,4 +62,9 @@ class Effort:
 def until(steps: tuple[Step, ...], phase: str) -> tuple[Step, ...]:
     """The steps up to and with those of `phase`."""
     last = PHASES.index(phase)
-    return tuple(item for item, known in resolve(steps) if PHASES.index(phase_of(known)) <= last)
+    found = []
+    for item in steps:
+        if PHASES.index(phase_of(pass_named(item.name))) > last:
+            break
+        found.append(item)
+    return tuple(found)
