@@ -1,0 +1,142 @@
+"""Give every buffer a place in its memory; buffers that are never needed together may share it.
+
+before   buffer %a : i8[4096] in "gb"
+after    buffer %a : i8[4096] in "gb" @ 8192
+
+A buffer that one stream alone touches lives from the first to the last item at the stream's top
+level that does so. A buffer that several streams touch, that setup touches, or that holds a
+constant, an input or an output lives throughout. Memories that are no level of the target (arrays,
+registers that a machine kind counts itself) are laid out, but have no size to exceed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cimc.errors import Fault, FitError, raise_if
+from cimc.ir.graph import operands
+from cimc.ir.program import Buffer, Instr, Item, Program, VectorOp, views, walk
+from cimc.ir.types import numpy_dtype
+from cimc.pipeline.passes import compiler_pass
+from cimc.target import Target
+
+LARGEST_SHOWN = 5  # buffers that a fault lists
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """When a buffer is needed: items first..last of `stream`; of no stream: throughout."""
+
+    stream: str = ""
+    first: int = 0
+    last: int = 0
+
+    def meets(self, other: Life) -> bool:
+        """Whether both may be needed at once."""
+        if not self.stream or self.stream != other.stream:
+            return True
+        return self.first <= other.last and other.first <= self.last
+
+
+@compiler_pass("allocate")
+def allocate(program: Program, *, target: Target) -> Program:
+    """Set the address of each buffer; FitError where a memory is too small."""
+    lives = _lives(program)
+    memories: dict[str, list[Buffer]] = defaultdict(list)
+    for buffer in program.buffers:
+        memories[buffer.memory].append(buffer)
+    addresses: dict[str, int] = {}
+    faults: list[Fault] = []
+    for memory, buffers in memories.items():
+        placed = _place(buffers, lives)
+        addresses.update(placed)
+        faults.extend(_too_small(memory, buffers, placed, target))
+    raise_if(faults, FitError)
+    found = (dataclasses.replace(b, address=addresses[b.name]) for b in program.buffers)
+    return dataclasses.replace(program, buffers=tuple(found))
+
+
+def bytes_of(buffer: Buffer) -> int:
+    """Bytes of all slots of a buffer; elements narrower than a byte take one."""
+    return buffer.slots * buffer.elements * numpy_dtype(buffer.dtype).itemsize
+
+
+def _lives(program: Program) -> dict[str, Life]:
+    found: dict[str, Life] = {name: Life() for name, _ in (*program.inputs, *program.outputs)}
+    found.update({buffer.name: Life() for buffer in program.buffers if buffer.init is not None})
+    found.update({name: Life() for name in _touched(program.setup)})
+    for stream in program.streams:
+        for index, item in enumerate(stream.body):
+            for name in _touched((item,)):
+                life = found.get(name)
+                if life is None:
+                    found[name] = Life(stream.name, index, index)
+                elif life.stream == stream.name:
+                    found[name] = Life(stream.name, life.first, index)
+                else:
+                    found[name] = Life()
+    return found
+
+
+def _touched(items: Sequence[Item]) -> set[str]:
+    return {name for instr, _ in walk(items) for name in _accessed(instr)}
+
+
+def _accessed(instr: Instr) -> Iterable[str]:
+    if isinstance(instr, VectorOp):
+        return [value.name for value in (*operands(instr.op), instr.op.out)]
+    return [view.buffer for view in views(instr).values()]
+
+
+def _place(buffers: Iterable[Buffer], lives: Mapping[str, Life]) -> dict[str, int]:
+    """First fit by falling size, what lives throughout first; addresses fit the element size."""
+    addresses: dict[str, int] = {}
+    taken: list[tuple[int, int, Life]] = []  # start, end, life, by start
+    top = 0
+    shared: list[Buffer] = []
+    for buffer in sorted(buffers, key=bytes_of, reverse=True):
+        if lives.get(buffer.name, Life()).stream:
+            shared.append(buffer)
+            continue
+        addresses[buffer.name] = _aligned(top, buffer)
+        top = addresses[buffer.name] + bytes_of(buffer)
+    for buffer in shared:
+        life, start = lives[buffer.name], _aligned(top, buffer)
+        for low, high, other in taken:
+            if low >= start + bytes_of(buffer):
+                break
+            if high > start and life.meets(other):
+                start = _aligned(high, buffer)
+        addresses[buffer.name] = start
+        taken.append((start, start + bytes_of(buffer), life))
+        taken.sort(key=lambda entry: entry[0])
+    return addresses
+
+
+def _aligned(address: int, buffer: Buffer) -> int:
+    size = numpy_dtype(buffer.dtype).itemsize
+    return -(-address // size) * size
+
+
+def _too_small(
+    memory: str, buffers: Sequence[Buffer], placed: Mapping[str, int], target: Target
+) -> Iterable[Fault]:
+    level = memory.rsplit(".", 1)[-1]
+    if level not in target.spec.memory:
+        return
+    size = target.spec.memory[level].size_bits // 8
+    need = max(placed[buffer.name] + bytes_of(buffer) for buffer in buffers)
+    if need <= size:
+        return
+    largest = sorted(buffers, key=bytes_of, reverse=True)[:LARGEST_SHOWN]
+    yield Fault(
+        f"memory {memory} is too small",
+        need=f"{need} bytes; most: "
+        + ", ".join(f"%{buffer.name} {bytes_of(buffer)}" for buffer in largest),
+        have=f"{size} bytes ({target.path}: memory.{level}.size_bits = {size * 8})",
+        help=f"memory.{level}.size_bits = {need * 8} fits",
+        code="CIM4001",
+    )
