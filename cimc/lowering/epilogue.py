@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class OutAxis:
     step: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: the coordinates are kept
 class OutTile:
     """A tile of the result of `shape`; `start` gives its first coordinate by loop dimension.
 
@@ -77,21 +78,33 @@ class OutTile:
 
     def steps(self, place: int) -> tuple[int, ...]:
         """How coordinate `place` of the result moves along each axis."""
-        return tuple(axis.step * self.shape.step(axis.dim)[place] for axis in self.axes)
+        return self._coordinates[place][1]
 
     def first(self, place: int) -> Affine:
         """Coordinate `place` of the tile's first element."""
-        total = Affine()
-        for dim, start in self.start:
-            total = total + start * self.shape.step(dim)[place]
-        return total
+        return self._coordinates[place][0]
+
+    @cached_property
+    def _coordinates(self) -> tuple[tuple[Affine, tuple[int, ...]], ...]:
+        """First element and steps along the axes, for each coordinate of the result."""
+        moves = {dim: self.shape.step(dim) for dim in "gnkpq"}
+        found = []
+        for place in range(len(self.shape.result)):
+            first = Affine()
+            for dim, start in self.start:
+                if moves[dim][place]:
+                    first = first + start * moves[dim][place]
+            steps = tuple(axis.step * moves[axis.dim][place] for axis in self.axes)
+            found.append((first, steps))
+        return tuple(found)
 
     def view(self, buffer: str, strides: tuple[int, ...]) -> View:
         """The tile in a tensor with the given stride for each coordinate of the result."""
         offset, moves = Affine(), [0] * len(self.axes)
-        for place, stride in enumerate(strides):
-            offset = offset + self.first(place) * stride
-            moves = [m + s * stride for m, s in zip(moves, self.steps(place), strict=True)]
+        for (first, steps), stride in zip(self._coordinates, strides, strict=True):
+            if stride:
+                offset = offset + first * stride
+                moves = [m + s * stride for m, s in zip(moves, steps, strict=True)]
         return View(buffer, offset, tuple(zip(self.extents, moves, strict=True)))
 
     def dense(self, buffer: str) -> View:
@@ -165,13 +178,15 @@ def epilogue(
     scratch: str,
     tables: str,
     loops: Mapping[str, int],
+    landing: Mapping[str, View] | None = None,
 ) -> tuple[Instr, ...]:
     """Instructions that finish one tile and write what other layers read.
 
     `bias` is added to the sums, one per channel; `scratch` and `tables` name the memories of
     intermediate tiles and of per-channel tables; `loops` gives the trip counts around the tile.
+    `landing` has, by value, the tiles to write instead of whole tensors; nothing of them is cut.
     """
-    made = _Epilogue(builder, layer, tile, scratch, tables, loops)
+    made = _Epilogue(builder, layer, tile, scratch, tables, loops, landing)
     made.sums(bias)
     for name in layer.ops[1:]:
         made.add(builder.producers[name])
@@ -189,10 +204,13 @@ class _Epilogue:
         scratch: str,
         tables: str,
         loops: Mapping[str, int],
+        landing: Mapping[str, View] | None,
     ) -> None:
         self.builder, self.layer, self.tile = builder, layer, tile
         self.scratch, self.tables = scratch, tables
         self.bounds = tile.bounds(loops)
+        self.landing = landing
+        self.cut = self.bounds if landing is None else ()  # of what is written
         self.channels = 1 + tile.reach(tile.shape.channel, loops)
         self.shown = builder.outside(layer)
         self.read = {
@@ -214,7 +232,7 @@ class _Epilogue:
         dst = self.result(heavy.out)
         if self.bias is None:
             self.instrs.append(self.copy(dst, self.tile.acc_view()))
-        elif not self.bounds:
+        elif not self.cut:
             self.instrs.append(
                 Accumulate(dst, self.tile.acc_view(), self.bias, layer=self.layer.name)
             )
@@ -230,7 +248,7 @@ class _Epilogue:
         kept = op.out.name in self.read  # later ops of the layer read it, so it needs a local tile
         shown = op.out.name in self.shown
         dst = self.local(op.out) if kept or not shown else self.result(op.out)
-        bounds = () if kept else self.bounds
+        bounds = () if kept else self.cut
         match op:
             case ops.Requant():
                 self.instrs.append(self.rescale(op, dst, bounds))
@@ -331,7 +349,9 @@ class _Epilogue:
         return tuple(int(place == self.tile.shape.channel) for place in range(len(result)))
 
     def result(self, value: Value) -> View:
-        """The tile in the whole tensor's buffer."""
+        """The tile in the whole tensor's buffer, or where it lands instead."""
+        if self.landing is not None:
+            return self.landing[value.name]
         return self.tile.view(self.builder.value(value), _strides(self.tile.shape.result))
 
     def local(self, value: Value) -> View:
@@ -343,7 +363,7 @@ class _Epilogue:
 
     def copy(self, dst: View, src: View) -> Copy:
         """A tile moved out; where it reaches past the result, nothing is written."""
-        return Copy(dst, src, write_bounds=self.bounds, layer=self.layer.name)
+        return Copy(dst, src, write_bounds=self.cut, layer=self.layer.name)
 
     def known(self, value: Value) -> Array:
         """A constant that an epilogue needs at compile time."""
