@@ -71,12 +71,19 @@ def dtype_of(array: Array) -> str:
 class Quant:
     """How integers q of a tensor stand for real numbers: real = scale * (q - zero).
 
-    `scale` is exactly a float32. Per-channel scales of weights are operands of the ops that use
-    them (`requant`'s multiplier, `dequantize`'s scale), never part of a type.
+    `scale` is rounded to a float32 and printed as short as that allows. Per-channel scales of
+    weights are operands of the ops that use them (`requant`'s multiplier, `dequantize`'s scale),
+    never part of a type.
     """
 
     scale: float
     zero: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", float(np.float32(self.scale)))
+
+    def __str__(self) -> str:
+        return f"<{np.float32(self.scale)!s},{self.zero}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,5 +112,5 @@ class Type:
     def __str__(self) -> str:
         text = f"{self.dtype}[{','.join(str(extent) for extent in self.shape)}]"
         if self.quant is not None:
-            text += f"<{self.quant.scale!r},{self.quant.zero}>"
+            text += str(self.quant)
         return text
