@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,23 @@ def test_target(console: Console, name: str) -> None:
     Example:
       cimc targets test miredo-default
     """
-    from cimc.conformance.target import test_target as run_suite
+    from cimc.conformance.target import check_target, fault_of
+    from cimc.errors import VerifyError, raise_if
     from cimc.target import load_target
 
-    run_suite(load_target(name))
+    rows: list[dict[str, Json]] = []
+    failed = []
+    counts = {"passed": 0, "refused": 0, "failed": 0}
+    for result in check_target(load_target(name)):
+        counts[result.outcome] += 1
+        rows.append(dataclasses.asdict(result))
+        if result.outcome == "failed":
+            failed.append(fault_of(result))
+        elif result.outcome == "refused":
+            console.note(f"refused  {result.subject}: {result.detail}")
+        else:
+            console.detail(f"passed   {result.subject}: {result.check}")
+    if not failed or console.json:
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+        console.result({"ok": not failed, **counts, "checks": rows}, f"{name}: {summary}")
+    raise_if(failed, VerifyError)

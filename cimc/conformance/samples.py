@@ -1,7 +1,7 @@
 """Small integer graphs on which machines are tried; every run draws the same numbers.
 
-Each sample is what the graph passes leave of a quantized model: exact sums, requantizations, and ops
-on quantized integers. Extents are odd on purpose, so that tiles have tails.
+Each sample is what the graph passes leave of a quantized model: exact sums, requantizations, and
+ops on quantized integers. Extents are odd on purpose, so that tiles have tails.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from cimc.pipeline.phases import PHASES, phase_of
 from cimc.pipeline.spec import Step, step
 from cimc.target import Target
 
+LEVELS = (0, 1, 2, 3)
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -34,15 +36,20 @@ class Effort:
 
     def graph_steps(self, target: Target) -> tuple[Step, ...]:
         """The passes of phase `graph`."""
-        legal = [
-            step("canonicalize"),
-            step("fold-constants"),
-            step("fold-batch-norm"),
-            step("simplify"),
-            step("integerize"),
-            step("drop-dead-code"),
-        ]
-        return tuple(legal)
+        optimizing = self.level > 0
+        fixed = target.spec.requant == "fixed"
+        wanted = (
+            ("canonicalize", True),
+            ("fold-constants", True),
+            ("fold-batch-norm", True),
+            ("simplify", optimizing),
+            ("integerize", True),
+            ("detect-ternary", optimizing),
+            ("fixed-point", fixed),
+            ("drop-dead-code", True),
+            ("fuse-layers", optimizing),
+        )
+        return tuple(step(name) for name, is_wanted in wanted if is_wanted)
 
     def machine_steps(self) -> tuple[Step, ...]:
         """The passes of phases `tile`, `map`, `lower` and `allocate`."""
