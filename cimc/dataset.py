@@ -51,7 +51,7 @@ def read_dataset(path: Path, inputs: Inputs) -> Dataset:
         found = _read(path)
     except (OSError, ValueError, EOFError, BadZipFile) as problem:
         raise UsageError(
-            Fault(f"{path}: cannot read samples", have=str(problem), code="CIM2030")
+            Fault(f"{path}: cannot read samples", have=str(problem), code="CIM2040")
         ) from None
     return make_dataset(found, inputs, str(path))
 
@@ -88,7 +88,7 @@ def make_dataset(given: Mapping[str, Array], inputs: Inputs, where: str) -> Data
             f"{where}: no samples for input {name}",
             need=f"an array called {name}",
             have=", ".join(sorted(arrays)) or "none",
-            code="CIM2031",
+            code="CIM2041",
         )
         for name in names
         if name not in arrays
@@ -103,7 +103,7 @@ def make_dataset(given: Mapping[str, Array], inputs: Inputs, where: str) -> Data
                 found[name] = fitted
     if len({len(array) for array in found.values()}) > 1:
         have = ", ".join(f"{name}: {len(array)}" for name, array in found.items())
-        faults.append(Fault(f"{where}: as many samples for each input", have=have, code="CIM2032"))
+        faults.append(Fault(f"{where}: as many samples for each input", have=have, code="CIM2042"))
     if faults:
         raise UsageError(faults)
     return Dataset(found, labels)
@@ -122,7 +122,7 @@ def _fitted(array: Array, kind: Type, where: str) -> Array | Fault:
                 f"{where}: the number of samples is no multiple of the batch",
                 need=f"a multiple of {shape[0]}",
                 have=str(array.shape[0]),
-                code="CIM2033",
+                code="CIM2043",
             )
         array = array.reshape(-1, *shape)
     elif array.shape[1:] != shape:
@@ -131,14 +131,14 @@ def _fitted(array: Array, kind: Type, where: str) -> Array | Fault:
             need=f"{list(shape)}, or several of them",
             have=str(list(array.shape)),
             help="compile with --shape NAME=EXTENTS for another shape",
-            code="CIM2034",
+            code="CIM2044",
         )
     if array.dtype != wanted and not _is_exact(array, wanted):
         return Fault(
             f"{where} has another element type",
             need=str(wanted),
             have=str(array.dtype),
-            code="CIM2035",
+            code="CIM2045",
         )
     return array.astype(wanted, copy=False)
 

@@ -17,6 +17,7 @@ LAYERS = (
     ("cimc.errors", "cimc.jit"),
     ("cimc.target_files",),
     ("cimc.target",),
+    ("cimc.target_text",),
     ("cimc.ir", "cimc.dataset"),
     ("cimc.kind",),
     ("cimc.frontend",),

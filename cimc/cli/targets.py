@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
 from cimc.cli.console import Console, Json, table
 from cimc.cli.verb import VerbGroup
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    from cimc.target import Target
 
 
 @click.group(cls=VerbGroup)
@@ -71,56 +64,14 @@ def show_target(console: Console, name: str, overrides: tuple[str, ...]) -> None
     """
     from cimc.cli.values import parse_overrides
     from cimc.target import load_target
+    from cimc.target_text import target_text
 
     target = load_target(name, parse_overrides(overrides))
     content: dict[str, Json] = target.spec.model_dump(mode="json")
     console.result(
-        {"name": target.name, "path": target.path, **content}, lambda: "\n".join(_shown(target))
+        {"name": target.name, "path": target.path, **content},
+        lambda: target_text(target).rstrip("\n"),
     )
-
-
-def _shown(target: Target) -> Iterator[str]:
-    yield f"# {target.name}: {target.spec.summary}"
-    yield f"# {target.path}"
-    yield from _table_lines(target.spec, "", set(target.assumed_keys()))
-
-
-def _table_lines(node: BaseModel, prefix: str, assumed: set[str]) -> Iterator[str]:
-    """A table's own values first, its sub-tables after them, as TOML does it."""
-    from pydantic import BaseModel
-
-    below: list[tuple[str, BaseModel]] = []
-    for key in type(node).model_fields:
-        value = getattr(node, key)
-        if isinstance(value, BaseModel):
-            below.append((key, value))
-        elif isinstance(value, dict) and all(
-            isinstance(item, BaseModel) for item in value.values()
-        ):
-            below += [(f"{key}.{name}", child) for name, child in value.items()]
-        elif not (prefix and key in ("source", "error", "assumed") and not value):
-            path = f"{prefix}.{key}" if prefix else key
-            mark = "" if key in node.model_fields_set else "   # default"
-            yield f"{key} = {_toml(value)}{'   # assumed' if path in assumed else mark}"
-    for key, child in below:
-        path = f"{prefix}.{key}" if prefix else key
-        yield ""
-        yield f"[{path}]"
-        yield from _table_lines(child, path, assumed)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        import json
-
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return repr(value)
 
 
 @command.command("test")
