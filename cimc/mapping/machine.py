@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 INPUT, WEIGHT, OUTPUT = 0, 1, 2  # positions of the operands wherever they come in threes
+OPERANDS = (INPUT, WEIGHT, OUTPUT)
 NAMES = ("I", "W", "O")
 RELEVANT: tuple[frozenset[str], frozenset[str], frozenset[str]] = (
     frozenset("ngcpqrs"),

@@ -20,6 +20,7 @@ from cimc.mapping.machine import INPUT, NAMES, OUTPUT, REDUCED, RELEVANT, WEIGHT
 from cimc.mapping.workload import Workload
 
 DIMS = "gnkcpqrs"
+WORD = 32  # bits of an exact sum in the outermost memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +145,12 @@ class Mapped:
         return len(self.machine.levels)
 
     def bits(self, operand: int, level: int) -> int:
-        """Bits of one element of an operand at a level; the macro itself makes sums."""
+        """Bits of one element of an operand at a level; the macro itself makes sums.
+
+        In the outermost memory partial sums take a whole word.
+        """
         if operand == OUTPUT and level >= min(self.sum_level, self.machine.chain(OUTPUT)[-1]):
-            return self.machine.psum_bits
+            return self.machine.psum_bits if level else WORD
         if operand == WEIGHT and level == self.machine.chain(WEIGHT)[-1]:
             width = self.machine.weight_bits
             return -(-self.workload.bits[WEIGHT] // width) * width

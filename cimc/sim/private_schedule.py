@@ -96,8 +96,9 @@ class _Scheduler:
 
     def bits(self, operand: int, level: int) -> int:
         """Bits of an element; where nothing reduces in time, even the register holds results."""
-        if operand == OUTPUT and self.mapped.sum_level == self.compute:
-            return self.workload.bits[OUTPUT]
+        if operand == OUTPUT:
+            is_sum = level >= self.mapped.sum_level
+            return self.machine.psum_bits if is_sum else self.workload.bits[OUTPUT]
         return self.mapped.bits(operand, level)
 
     def elements(self, operand: int, level: int, inside: bool) -> int:

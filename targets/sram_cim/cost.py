@@ -1,0 +1,210 @@
+"""What each instruction holds and counts on an SRAM-CiM machine with shared ports.
+
+Cores work in step, so a level's port stands for the ports of all its instances: "ib.port" is held
+as long as one instance needs. A single-buffered macro cannot compute while its weights are written.
+
+    transfer   source port ceil(read bits / width), sink port ceil(stored bits / width), link where
+               data cross between the chip and its cores
+    activate   macro ceil(input bits / bits per cycle) * ceil(weight bits / width of a cell)
+    epilogue   vector ceil(elements / lanes of the cores in use), ports as for transfers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cimc.ir.graph import operands
+from cimc.ir.program import Buffer, Copy, Fill, Instr, Signal, VectorOp, View, Wait, views
+from cimc.ir.types import bits_of
+from cimc.kind import Cost, Price, common_prices, vector_work
+from cimc.target import Target
+from cimc.targets.sram_cim.energy import activation_events
+from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer
+from cimc.targets.sram_cim.machine import spec_of
+from cimc.targets.sram_cim_spec import Level, SramCimSpec
+
+
+@dataclass(slots=True)
+class Tally:
+    """Units held and events counted so far."""
+
+    spec: SramCimSpec
+    holds: dict[str, int] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)
+    latency: int = 0  # cycles after the last unit is done
+
+    def hold(self, unit: str, cycles: int) -> None:
+        """Hold a unit for further cycles."""
+        self.holds[unit] = self.holds.get(unit, 0) + cycles
+
+    def count(self, event: str, times: int) -> None:
+        """Count an event."""
+        if times:
+            self.events[event] = self.events.get(event, 0) + times
+
+    def access(self, level: str, word: str, bits: int, instances: int) -> None:
+        """Read or write `bits` in each of `instances` of a level."""
+        memory = self.spec.memory[level]
+        self.hold(port(level, memory, word), -(-bits // width(memory, word)))
+        self.count(f"{level}.{word}_bits", bits * instances)
+        self.latency = max(self.latency, memory.latency_cycles)
+
+    def cost(self) -> Cost:
+        """The tally of one execution."""
+        cycles = max(self.holds.values(), default=0) + self.latency
+        return Cost(tuple(self.holds.items()), cycles, tuple(self.events.items()))
+
+
+def port(level: str, memory: Level, word: str) -> str:
+    """The unit that reads or writes a level."""
+    return f"{level}.{'port' if memory.ports == 'shared' else word}"
+
+
+def width(memory: Level, word: str) -> int:
+    """Bits per cycle of one instance."""
+    return memory.read_bits_per_cycle if word == "read" else memory.write_bits_per_cycle
+
+
+def level_of(buffer: Buffer) -> str:
+    """The level of a buffer: "ib.x8" is in ib."""
+    return buffer.memory.split(".")[0]
+
+
+def cores_of(buffer: Buffer) -> int:
+    """The instances that a buffer stands for: "ib.x8" for 8."""
+    return int(buffer.memory.rpartition(".x")[2]) if ".x" in buffer.memory else 1
+
+
+def bits_in(buffer: Buffer, spec: SramCimSpec) -> int:
+    """Bits of an element; on the chip, an exact sum takes what the machine keeps of it."""
+    if buffer.dtype == "i32" and ".x" in buffer.memory and buffer.init is None:
+        return spec.macro.psum_bits
+    return bits_of(buffer.dtype)
+
+
+def instruction_cost(instr: Instr, buffers: Mapping[str, Buffer], target: Target) -> Cost:
+    """Cost of one execution."""
+    tally = Tally(spec_of(target))
+    match instr:
+        case Wait() | Signal() | Flip():
+            pass
+        case Transfer():
+            _transfer(tally, instr, buffers)
+        case Activate():
+            _activate(tally, instr, buffers)
+        case VectorOp():
+            _vector_op(tally, instr)
+        case Fill() if level_of(buffers[instr.dst.buffer]) == _registers(tally.spec):
+            pass  # registers are cleared with the start of an activation
+        case _:
+            _tile(tally, instr, buffers)
+    return tally.cost()
+
+
+def _registers(spec: SramCimSpec) -> str:
+    return [name for name, level in spec.memory.items() if "O" in level.holds][-1]
+
+
+def _transfer(tally: Tally, instr: Transfer, buffers: Mapping[str, Buffer]) -> None:
+    spec = tally.spec
+    source, sink = buffers[instr.src.buffer], buffers[instr.dst.buffer]
+    bits, outer, inner = bits_in(source, spec), level_of(source), level_of(sink)
+    cell_bits = bits
+    if spec.memory[inner].holds == ("W",):
+        cell_bits = -(-bits // spec.macro.weight_bits) * spec.macro.weight_bits
+    tally.access(outer, "read", instr.read * bits, instr.readers)
+    tally.access(inner, "write", instr.stored * cell_bits, instr.writers)
+    if spec.memory[outer].per != spec.memory[inner].per:
+        shared = (
+            instr.read if spec.memory[outer].per == "chip" else instr.stored
+        ) * bits
+        tally.hold("link", -(-shared // spec.link.bits_per_cycle))
+        tally.count("link.bits", shared)
+        tally.latency += spec.link.hop_cycles
+    if inner == _cells(spec) and "W" not in spec.memory[inner].double:
+        tally.hold("macro", max(tally.holds.values()))
+
+
+def _cells(spec: SramCimSpec) -> str:
+    return [name for name, level in spec.memory.items() if "W" in level.holds][-1]
+
+
+def _activate(tally: Tally, instr: Activate, buffers: Mapping[str, Buffer]) -> None:
+    spec, macro = tally.spec, tally.spec.macro
+    x, w, acc = (buffers[view.buffer] for view in (instr.x, instr.w, instr.acc))
+    x_bits, w_bits = bits_of(x.dtype), bits_of(w.dtype)
+    cycles = -(-x_bits // macro.input_bits_per_cycle) * -(-w_bits // macro.weight_bits)
+    tally.hold("macro", cycles)
+    for event, times in activation_events(spec, x_bits, w_bits).items():
+        tally.count(event, times * instr.cores)
+    tally.count(f"{level_of(x)}.read_bits", x_bits * instr.rows * instr.cores)
+    cells = instr.cores * instr.rows * instr.columns
+    tally.count(f"{level_of(w)}.read_bits", w_bits * cells)
+    for word in ("read", "write"):
+        sums = macro.psum_bits * instr.columns * instr.cores
+        tally.count(f"{level_of(acc)}.{word}_bits", sums)
+
+
+def _vector_op(tally: Tally, instr: VectorOp) -> None:
+    outer = next(iter(tally.spec.memory))
+    elements, is_float = vector_work(instr.op)
+    read = sum(value.type.bits for value in dict.fromkeys(operands(instr.op)))
+    tally.access(outer, "read", read, 1)
+    tally.access(outer, "write", instr.op.out.type.bits, 1)
+    _work(tally, instr.unit, elements, is_float, tally.spec.cores)
+
+
+def _work(tally: Tally, unit: str, elements: int, is_float: bool, cores: int) -> None:
+    vector = tally.spec.vector
+    lanes = (vector.float_lanes if is_float else vector.lanes) * (
+        cores if vector.per == "core" else 1
+    )
+    tally.hold(unit, max(1, -(-elements // lanes)))
+    tally.count("vector.float_ops" if is_float else "vector.ops", elements)
+
+
+def _tile(tally: Tally, instr: Instr, buffers: Mapping[str, Buffer]) -> None:
+    """Instructions of the epilogue, in which every core works on its own part of the tile."""
+    spec, cores, elements = tally.spec, 1, 1
+    for name, view in views(instr).items():
+        buffer = buffers[view.buffer]
+        level = level_of(buffer)
+        cores, elements = max(cores, cores_of(buffer)), max(elements, _span(view))
+        if level not in spec.memory:
+            continue
+        instances = _instances(buffer, spec)
+        bits = -(-view.elements // instances) * bits_in(buffer, spec)
+        if name not in instr.writes:
+            tally.access(level, "read", bits, instances)
+        if name in instr.writes or name in instr.updates:
+            tally.access(level, "write", bits, instances)
+    if not isinstance(instr, Copy | Fill):
+        _work(tally, "vector", elements, False, cores)
+
+
+def _span(view: View) -> int:
+    count = 1
+    for extent, _ in view.dims:
+        count *= extent
+    return count
+
+
+def _instances(buffer: Buffer, spec: SramCimSpec) -> int:
+    """Instances that share a tile's elements evenly."""
+    sizes = {"rows": spec.macro.rows, "columns": spec.macro.columns}
+    count = cores_of(buffer)
+    for axis in spec.memory[level_of(buffer)].along:
+        count *= sizes[axis]
+    return count
+
+
+def prices(target: Target) -> dict[str, Price]:
+    """Price of every event."""
+    macro = spec_of(target).macro
+    return {
+        **common_prices(target),
+        "macro.multiplier": Price(macro.multiplier_pj, ("macro.multiplier_pj",)),
+        "macro.adder": Price(macro.adder_pj, ("macro.adder_pj",)),
+        "macro.register": Price(macro.register_pj, ("macro.register_pj",)),
+    }

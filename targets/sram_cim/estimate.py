@@ -1,0 +1,36 @@
+"""Cycles and events of one layer in closed form: how often each instruction runs, what it costs."""
+
+from __future__ import annotations
+
+from cimc.ir.program import executions, walk
+from cimc.ir.tiles import Layer, Tiles
+from cimc.kind import Cost
+from cimc.lowering import Builder, vector_items
+from cimc.target import Target
+from cimc.targets.sram_cim.cost import instruction_cost
+from cimc.targets.sram_cim.layers import Layers, mapped_nest
+from cimc.targets.sram_cim.lowering import macro_items
+from cimc.targets.sram_cim.machine import machine_of
+
+
+def layer_estimate(layer: Layer, tiles: Tiles, target: Target) -> Cost:
+    """Exact events, and cycles as a lower bound: those of the unit that is held longest."""
+    builder = Builder(tiles.graph, target)
+    builder.assume_announced()
+    if layer.place == "macro":
+        heavy = Layers(tiles).heavy(layer)
+        mapped = mapped_nest(layer, heavy, machine_of(target))
+        items = list(macro_items(builder, layer, heavy, mapped))
+    else:
+        items = list(vector_items(builder, layer))
+    held: dict[str, int] = {}
+    events: dict[str, int] = {}
+    buffers = builder.buffers()
+    for instr, loops in walk(items):
+        cost = instruction_cost(instr, buffers, target)
+        times = executions(instr, loops)
+        for unit, cycles in cost.holds:
+            held[unit] = held.get(unit, 0) + cycles * times
+        for event, count in cost.events:
+            events[event] = events.get(event, 0) + count * times
+    return Cost((), max(held.values(), default=0), tuple(sorted(events.items())))

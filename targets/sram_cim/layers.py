@@ -1,0 +1,119 @@
+"""Heavy ops as this kind sees them: operands, workload, and the resolved nest of a mapped layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cimc.errors import Fault, FitError, InternalError
+from cimc.ir.graph import Graph, Op, Value, constant_array, operands
+from cimc.ir.ops import Conv, Matmul
+from cimc.ir.tiles import Layer, Tiles
+from cimc.ir.types import Array, bits_of
+from cimc.lowering import ConvShape, conv_shape, heavy_fault
+from cimc.mapping.machine import Machine
+from cimc.mapping.nest import Mapped, capacity_faults, resolve
+from cimc.mapping.workload import Workload
+
+WIDEST = 16  # bits of an input or weight
+
+
+@dataclass(frozen=True)
+class Heavy:
+    """A conv or matmul with what its layer needs to know of it."""
+
+    op: Conv | Matmul
+    shape: ConvShape
+    weights: Array | None  # None: computed while the program runs
+    bits: tuple[int, int, int]  # of I, W, and of all results that leave the layer, per element
+
+    @property
+    def x(self) -> Value:
+        """The operand I."""
+        return self.op.x if isinstance(self.op, Conv) else self.op.a
+
+    @property
+    def w(self) -> Value:
+        """The operand W."""
+        return self.op.w if isinstance(self.op, Conv) else self.op.b
+
+    @property
+    def zero(self) -> int:
+        """Zero point of I: what lies beyond its edges."""
+        return self.x.type.quant.zero if self.x.type.quant is not None else 0
+
+    @property
+    def workload(self) -> Workload:
+        """What is mapped."""
+        return Workload(self.shape, self.bits)
+
+
+def runs_in_macros(op: Op, graph: Graph) -> bool:
+    """Whether an op is a product of integers that the macros can do."""
+    if not isinstance(op, Conv | Matmul) or heavy_fault(op) is not None:
+        return False
+    x, w = (op.x, op.w) if isinstance(op, Conv) else (op.a, op.b)
+    if any(not value.type.is_integer or bits_of(value.type.dtype) > WIDEST for value in (x, w)):
+        return False
+    if op.bias is not None and graph.tensor(op.bias) is None:
+        return False
+    return graph.tensor(w) is not None or isinstance(op, Matmul)
+
+
+class Layers:
+    """The macro layers of tiles; looks graph questions up once."""
+
+    def __init__(self, tiles: Tiles) -> None:
+        self.tiles = tiles
+        self.producers = tiles.graph.producers()
+        self.readers: dict[str, set[str]] = {}
+        for op in tiles.graph.ops:
+            for value in operands(op):
+                self.readers.setdefault(value.name, set()).add(op.out.name)
+        self.results = {value.name for value in tiles.graph.outputs}
+
+    def heavy(self, layer: Layer) -> Heavy:
+        """The heavy op of a macro layer."""
+        op = self.producers[layer.ops[0]]
+        if not isinstance(op, Conv | Matmul):
+            raise InternalError(f"layer %{layer.name} begins with {op.mnemonic}")
+        x, w = (op.x, op.w) if isinstance(op, Conv) else (op.a, op.b)
+        made = self.producers[w.name]
+        weights = None
+        if made.mnemonic == "constant":
+            weights = constant_array(made, self.tiles.graph.tensors)
+        inside = set(layer.ops)
+        leaving = [
+            self.producers[name].out.type
+            for name in layer.ops
+            if name in self.results or self.readers.get(name, set()) - inside
+        ]
+        bits = (
+            bits_of(x.type.dtype),
+            bits_of(w.type.dtype),
+            sum(bits_of(kind.dtype) for kind in leaving) or 8,
+        )
+        return Heavy(op, conv_shape(op), weights, bits)
+
+
+def mapped_nest(layer: Layer, heavy: Heavy, machine: Machine) -> Mapped:
+    """The layer's nest, resolved; raises FitError with all reasons why it is not legal."""
+    if layer.nest is None:
+        raise InternalError(f"layer %{layer.name} has no nest")
+    mapped = resolve(layer.nest, heavy.workload, machine)
+    faults: list[Fault] = list(capacity_faults(mapped)) if isinstance(mapped, Mapped) else mapped
+    if faults or not isinstance(mapped, Mapped):
+        raise FitError([in_layer(fault, layer, heavy.op) for fault in faults])
+    return mapped
+
+
+def in_layer(fault: Fault, layer: Layer, op: Op) -> Fault:
+    """The fault with the layer and the ONNX nodes that it concerns."""
+    return Fault(
+        f"layer %{layer.name}: {fault.where}",
+        fault.need,
+        fault.have,
+        fault.help,
+        fault.code,
+        ", ".join(op.nodes),
+        fault.context,
+    )

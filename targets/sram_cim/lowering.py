@@ -1,0 +1,169 @@
+"""Instructions of a mapped nest: its loops in time, and in them the tiles that move.
+
+loop p0 {
+  flip %a.I.ib <- %a.I.ib.next                   the tile loaded ahead
+  transfer %a.I.ib.next <- %a.I.gb               the next one, while this one is used
+  loop c1 {
+    transfer %a.W.macro <- %w                    single-buffered: activations wait
+    fill %a.O.oreg   when first(c1)              partial sums begin at zero,
+    transfer %a.O.oreg <- %a.O.ob   when not-first(c1)          or come back
+    activate %a.O.oreg, %a.I.ireg, %a.W.macro
+    transfer %a.O.ob <- %a.O.oreg
+  }
+  rescale %a <- %a.O.ob                          complete sums: the layer's epilogue
+}
+
+An operand's tile moves at the innermost loop outside the loops of its next level that changes it.
+The fetch from the outermost memory pads: beyond the tensor lies the input's zero point, and zero
+weights where a tail is cut, so that inner tiles are whole. Results are cut on their way out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from cimc.ir.graph import Value
+from cimc.ir.program import Affine, Item, Program, Stream, View
+from cimc.ir.tiles import Layer, Tiles
+from cimc.lowering import Builder, vector_items
+from cimc.lowering.builder import Progress
+from cimc.mapping.flows import Flow, flows
+from cimc.mapping.layout import tile_layout, whole_layout, window
+from cimc.mapping.machine import INPUT, NAMES, OUTPUT, WEIGHT
+from cimc.mapping.nest import Mapped
+from cimc.target import Target
+from cimc.targets.sram_cim.frame import Frame, Held, memory_of, whole
+from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer
+from cimc.targets.sram_cim.layers import Heavy, Layers, mapped_nest
+from cimc.targets.sram_cim.machine import machine_of
+from cimc.targets.sram_cim.results import Results
+
+
+def lower_tiles(tiles: Tiles, target: Target) -> Program:
+    """One stream that runs all layers, one after the other; addresses are still open."""
+    builder, layers, machine = Builder(tiles.graph, target), Layers(tiles), machine_of(target)
+    body: list[Item] = []
+    for layer in tiles.layers:
+        if layer.place == "macro":
+            heavy = layers.heavy(layer)
+            body += macro_items(builder, layer, heavy, mapped_nest(layer, heavy, machine))
+        else:
+            body += vector_items(builder, layer)
+    builder.add(Stream("main", tuple(body)))
+    return builder.program(tiles.target)
+
+
+def macro_items(builder: Builder, layer: Layer, heavy: Heavy, mapped: Mapped) -> Iterator[Item]:
+    """All instructions of one macro layer, with waits for what it reads and signals at its end."""
+    for value in builder.inputs(layer):
+        yield from builder.wait(value)
+    emitter = _Emitter(builder, layer, heavy, mapped)
+    yield from emitter.items()
+    for name in sorted(builder.outside(layer)):
+        value = builder.producers[name].out
+        builder.announce(value, Progress("", 1))
+        yield builder.signal(value)
+
+
+class _Emitter:
+    """One layer under construction."""
+
+    def __init__(self, builder: Builder, layer: Layer, heavy: Heavy, mapped: Mapped) -> None:
+        self.builder, self.layer, self.heavy, self.mapped = builder, layer, heavy, mapped
+        self.frame = Frame(mapped)
+        self.axes = mapped.workload.axes
+
+    def items(self) -> list[Item]:
+        """The loops with everything in them."""
+        moves = flows(self.mapped)
+        x = self.inward(INPUT, self.heavy.x, moves)
+        w = self.inward(WEIGHT, self.heavy.w, moves)
+        results = Results(self.builder, self.layer, self.heavy, self.frame)
+        acc = results.emit([flow for flow in moves if flow.operand == OUTPUT])
+        return self.frame.items([self.activation(acc, x, w)])
+
+    # --- inputs and weights ---
+
+    def inward(self, operand: int, value: Value, moves: tuple[Flow, ...]) -> Held:
+        """All transfers of an operand towards the macro; the tile in its registers."""
+        held = Held(whole_layout(self.axes[operand]), self.builder.value(value), -1)
+        for flow in moves:
+            if flow.operand == operand:
+                held = self.fetch(flow, held, value)
+        return held
+
+    def fetch(self, flow: Flow, outer: Held, value: Value) -> Held:
+        """The transfers of one flow: at once, or one tile ahead into a second buffer."""
+        mapped, frame = self.mapped, self.frame
+        layout = tile_layout(self.axes[flow.operand], mapped.union(flow.loop + 1))
+        level = mapped.machine.levels[flow.inner.level]
+        name = f"{self.layer.name}.{NAMES[flow.operand]}.{level.name}"
+        memory = memory_of(mapped, flow.inner.level)
+        kind = value.type.dtype
+        buffer = self.builder.local(name, memory, kind, layout.elements)
+        if not flow.double or flow.loop < 0:
+            held = Held(layout, buffer, flow.loop)
+            start = frame.start(outer.loop, flow.loop)
+            frame.before[flow.loop].append(self.load(flow, outer, outer.buffer, held.buffer, start))
+            return held
+        ahead = self.builder.local(f"{name}.next", memory, kind, layout.elements)
+        is_home = flow.outer.level == mapped.machine.chain(flow.operand)[0]
+        single = not is_home and not outer.ahead
+        base = outer.loop if single else outer.base
+        held = Held(layout, buffer, flow.loop, ahead, base)
+        source = outer.ahead or outer.buffer
+        first = frame.start(flow.loop, flow.loop)
+        frame.before[base].append(self.load(flow, outer, source, ahead, first))
+        flip = Flip(whole(buffer, layout), whole(ahead, layout), layer=self.layer.name)
+        frame.before[flow.loop].append(flip)
+        for stepped in frame.real(range(base + 1, flow.loop + 1)):
+            inner = frame.real(range(stepped + 1, flow.loop + 1))
+            when = (*frame.all_of(inner, "last"), *frame.not_all_of([stepped], "last")[0])
+            same = is_home or stepped > outer.loop
+            source = outer.buffer if same else outer.ahead
+            start = frame.start(outer.loop, flow.loop, stepped)
+            load = self.load(flow, outer, source, ahead, start)
+            frame.before[flow.loop].append(dataclasses.replace(load, when=when))
+        return held
+
+    def load(
+        self, flow: Flow, outer: Held, source: str, sink: str, start: Mapping[str, Affine]
+    ) -> Transfer:
+        """One transfer of a flow towards the macro."""
+        mapped = self.mapped
+        layout = tile_layout(self.axes[flow.operand], mapped.union(flow.loop + 1))
+        is_home = flow.outer.level == mapped.machine.chain(flow.operand)[0]
+        seen = window(layout, outer.layout, start, self.frame.trips if is_home else None)
+        fill = 0
+        if flow.operand == INPUT and seen.bounds:
+            fill = self.heavy.zero
+        return Transfer(
+            whole(sink, layout),
+            seen.view(source),
+            fill,
+            read_bounds=seen.bounds,
+            read=flow.outer_elements,
+            readers=mapped.instances(flow.outer.level),
+            stored=flow.inner_elements,
+            writers=mapped.instances(flow.inner.level),
+            layer=self.layer.name,
+        )
+
+    # --- the macros ---
+
+    def activation(self, acc: Held, x: Held, w: Held) -> Activate:
+        """The product over all spatial loops; registers and cells hold what inner loops need."""
+        dims = [(dim, extent) for dim, extent in self.mapped.spread.items() if extent > 1]
+
+        def view(held: Held) -> View:
+            start = self.frame.start(held.loop, len(self.mapped.loops) - 1)
+            offset = Affine()
+            for dim, at in start.items():
+                offset = offset + at * held.layout.step(dim)
+            axes = tuple((extent, held.layout.step(dim)) for dim, extent in dims)
+            return View(held.buffer, offset, axes or ((1, 1),))
+
+        cores, rows, columns = (self.mapped.used(axis) for axis in range(3))
+        views = view(acc), view(x), view(w)
+        return Activate(*views, cores, rows, columns, layer=self.layer.name)

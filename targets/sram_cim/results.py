@@ -1,0 +1,302 @@
+"""The way of the results: partial sums come and go, complete ones pass the layer's epilogue.
+
+Levels outside the innermost complete one hold results as the layer's readers want them; further in
+lie exact sums. The epilogue stands between: it runs when a tile leaves the outermost level of sums,
+or, where sums must go to the outermost memory before they are complete, on the tile's last visit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.ir.graph import Value
+from cimc.ir.program import (
+    Accumulate,
+    Affine,
+    Bound,
+    Buffer,
+    Copy,
+    Fill,
+    Instr,
+    View,
+    view_fields,
+)
+from cimc.ir.tiles import Layer
+from cimc.lowering import Builder, OutAxis, OutTile, effective_bias, epilogue, weight_matrix
+from cimc.mapping.flows import Flow, reductions
+from cimc.mapping.layout import tile_layout, whole_layout, window
+from cimc.mapping.machine import NAMES, OUTPUT
+from cimc.targets.sram_cim.corrections import Correction, corrections
+from cimc.targets.sram_cim.frame import Frame, Held, When, memory_of, whole
+from cimc.targets.sram_cim.instructions import Transfer
+from cimc.targets.sram_cim.layers import Heavy
+
+STORE = "vector.x1"  # the vector units' own store of tables and intermediate tiles
+
+
+@dataclass(frozen=True, slots=True)
+class NestTile(OutTile):
+    """A tile of a nest's result; each loop dimension has a limit of its own."""
+
+    def bounds(self, loops: Mapping[str, int]) -> tuple[Bound, ...]:
+        """The loop dimensions that can run past their extent."""
+        found = []
+        for dim, start in self.start:
+            steps = tuple(axis.step if axis.dim == dim else 0 for axis in self.axes)
+            limit = dict(self.shape.dims)[dim]
+            last = start.const + sum(max(0, f * (loops[var] - 1)) for var, f in start.terms)
+            last += sum(s * (e - 1) for s, e in zip(steps, self.extents, strict=True))
+            if last >= limit:
+                found.append(Bound(start, steps, limit))
+        return tuple(found)
+
+
+class Results:
+    """Emits all flows of O of one layer."""
+
+    def __init__(self, builder: Builder, layer: Layer, heavy: Heavy, frame: Frame) -> None:
+        self.builder, self.layer, self.heavy, self.frame = builder, layer, heavy, frame
+        self.mapped = frame.mapped
+        self.axes = self.mapped.workload.axes[OUTPUT]
+        self.home = Held(whole_layout(self.axes), "", -1)
+        self.leaving = [builder.producers[name].out for name in sorted(builder.outside(layer))]
+        self.corrections, made = corrections(builder, layer, heavy)
+        frame.before[-1] += made
+        self.stored: dict[str, str] = {}  # tables fetched into the vector units' store
+
+    def emit(self, moves: Sequence[Flow]) -> Held:
+        """Put all flows, outermost first, into the frame; the tile of sums in the registers."""
+        complete = sum(not flow.partial for flow in moves)
+        split = max(complete - 1, 0)  # levels inside this many flows hold sums
+        finals = [self.finals(flow) for flow in moves[:split]]
+        sums = [self.held(flow, "i32", "") for flow in moves[split:]]
+        outer = [None if complete else self.home_sums(), *sums]
+        for flow, source, held in zip(moves[split:], outer, sums, strict=False):
+            if flow.partial and source is not None:
+                self.come_back(flow, source, held)
+        self.begin(moves[-1], sums[-1])
+        for flow, sink, held in reversed([*zip(moves[split:], outer, sums, strict=False)]):
+            visits = self.frame.real(reductions(self.mapped, flow.loop))
+            if sink is None:
+                self.finish(flow, held, finals[-1] if finals else None, ())
+            elif sink is outer[0]:
+                for when in self.frame.not_all_of(visits, "last"):
+                    self.leave(flow, sink, held, when)
+                self.finish(flow, held, None, self.frame.all_of(visits, "last"))
+            else:
+                self.leave(flow, sink, held, ())
+        for number in reversed(range(split)):
+            for name, held in finals[number].items():
+                value = self.builder.producers[name].out
+                into = finals[number - 1][name] if number else self.home_of(value)
+                self.leave(moves[number], into, held, ())
+        return sums[-1]
+
+    # --- tiles ---
+
+    def held(self, flow: Flow, dtype: str, suffix: str) -> Held:
+        """A new buffer for the tile that a flow fills."""
+        layout = tile_layout(self.axes, self.mapped.union(flow.loop + 1))
+        level = self.mapped.machine.levels[flow.inner.level].name
+        name = self.builder.local(
+            f"{self.layer.name}.{NAMES[OUTPUT]}.{level}{suffix}",
+            memory_of(self.mapped, flow.inner.level),
+            dtype,
+            layout.elements,
+            2 if flow.double else 1,
+        )
+        return Held(layout, name, flow.loop)
+
+    def finals(self, flow: Flow) -> dict[str, Held]:
+        """A tile for each value that leaves the layer."""
+        return {
+            value.name: self.held(flow, value.type.dtype, f".{number}" if number else "")
+            for number, value in enumerate(self.leaving)
+        }
+
+    def home_of(self, value: Value) -> Held:
+        """A whole result in the outermost memory."""
+        return dataclasses.replace(self.home, buffer=self.builder.value(value))
+
+    def home_sums(self) -> Held:
+        """All sums of the layer, in the outermost memory."""
+        elements = math.prod(axis.limit for axis in self.axes)
+        name = f"{self.layer.name}.sums"
+        buffer = self.builder.local(name, self.builder.outer, "i32", elements)
+        return dataclasses.replace(self.home, buffer=buffer)
+
+    # --- moves ---
+
+    def seen(self, flow: Flow, outer: Held, held: Held) -> tuple[View, tuple[Bound, ...]]:
+        """A flow's tile in the level outside, and where it leaves the result."""
+        is_home = outer.loop < 0 and outer.layout == self.home.layout
+        start = self.frame.start(outer.loop, flow.loop)
+        seen = window(held.layout, outer.layout, start, self.frame.trips if is_home else None)
+        return seen.view(outer.buffer), seen.bounds
+
+    def come_back(self, flow: Flow, outer: Held, held: Held) -> None:
+        """Partial sums of earlier visits return."""
+        view, bounds = self.seen(flow, outer, held)
+        visits = self.frame.real(reductions(self.mapped, flow.loop))
+        for when in self.frame.not_all_of(visits, "first"):
+            self.frame.before[flow.loop].append(
+                Transfer(
+                    whole(held.buffer, held.layout),
+                    view,
+                    read_bounds=bounds,
+                    read=flow.outer_elements,
+                    readers=self.mapped.instances(flow.outer.level),
+                    stored=flow.inner_elements,
+                    writers=self.mapped.instances(flow.inner.level),
+                    when=when,
+                    layer=self.layer.name,
+                )
+            )
+
+    def begin(self, flow: Flow, held: Held) -> None:
+        """Sums begin at zero."""
+        visits = self.frame.real(reductions(self.mapped, flow.loop))
+        self.frame.before[flow.loop].append(
+            Fill(
+                whole(held.buffer, held.layout),
+                when=self.frame.all_of(visits, "first"),
+                layer=self.layer.name,
+            )
+        )
+
+    def leave(self, flow: Flow, outer: Held, held: Held, when: When) -> None:
+        """A tile goes one level out."""
+        view, bounds = self.seen(flow, outer, held)
+        self.frame.after[flow.loop].append(
+            Transfer(
+                view,
+                whole(held.buffer, held.layout),
+                write_bounds=bounds,
+                read=flow.inner_elements,
+                readers=self.mapped.instances(flow.inner.level),
+                stored=flow.outer_elements,
+                writers=self.mapped.instances(flow.outer.level),
+                when=when,
+                layer=self.layer.name,
+            )
+        )
+
+    # --- the epilogue ---
+
+    def finish(
+        self, flow: Flow, held: Held, landing: Mapping[str, Held] | None, when: When
+    ) -> None:
+        """Complete sums become results."""
+        axes = tuple(
+            OutAxis(run.terms[0][0], run.extent, run.stride)
+            for runs in held.layout.runs
+            for run in runs
+            if run.extent > 1
+        )
+        start = self.frame.start(-1, flow.loop)
+        dims = [axis.terms[0][0] for axis in self.axes]
+        tile = NestTile(
+            self.heavy.shape,
+            held.buffer,
+            axes or (OutAxis("p", 1, 1),),
+            tuple((dim, start[dim]) for dim in dims),
+        )
+        landed = None
+        if landing is not None:
+            landed = {name: self.landed(tile, flow, into) for name, into in landing.items()}
+        instrs = [
+            *(item for fix in self.corrections for item in self.correct(tile, fix)),
+            *epilogue(
+                self.builder,
+                self.layer,
+                tile,
+                bias=self.bias(),
+                scratch=STORE,
+                tables=self.builder.outer,
+                loops=self.frame.trips,
+                landing=landed,
+            ),
+        ]
+        for instr in instrs:
+            near = dataclasses.replace(self.near(instr), when=when)
+            self.frame.after[flow.loop].append(near)
+
+    def landed(self, tile: NestTile, flow: Flow, into: Held) -> View:
+        """A finished tile in the level outside."""
+        start = self.frame.start(into.loop, flow.loop)
+        offset = Affine()
+        for dim, at in start.items():
+            offset = offset + at * into.layout.step(dim)
+        dims = tuple((axis.extent, into.layout.step(axis.dim)) for axis in tile.axes)
+        return View(into.buffer, offset, dims)
+
+    def bias(self) -> NDArray[np.int32] | None:
+        """What the epilogue adds to the sums of each channel."""
+        heavy = self.heavy
+        bias = None if heavy.op.bias is None else self.builder.constant(heavy.op.bias)
+        if heavy.weights is not None and not self.corrections:
+            return effective_bias(heavy.zero, weight_matrix(heavy.op, heavy.weights), bias)
+        return None if bias is None else bias.reshape(-1).astype(np.int32)
+
+    def correct(self, tile: NestTile, fix: Correction) -> list[Instr]:
+        """Add a correction to a tile of sums."""
+        elements = math.prod(axis.extent for axis in tile.axes if axis.dim in fix.dims)
+        local = self.builder.local(f"{fix.buffer}.tile", STORE, "i32", elements)
+        steps, stride = dict[str, int](), 1
+        for axis in reversed(tile.axes):
+            if axis.dim in fix.dims:
+                steps[axis.dim] = stride
+                stride *= axis.extent
+        inner = tuple((axis.extent, steps.get(axis.dim, 0)) for axis in tile.axes)
+        outer = tuple((axis.extent, fix.stride(axis.dim)) for axis in tile.axes)
+        kept = [place for place, axis in enumerate(tile.axes) if axis.dim in fix.dims]
+        offset = Affine()
+        for dim, at in tile.start:
+            offset = offset + at * fix.stride(dim)
+        bounds = tuple(
+            Bound(bound.start, tuple(bound.steps[place] for place in kept) or (0,), bound.limit)
+            for bound in tile.bounds(self.frame.trips)
+        )
+        name = self.layer.name
+        return [
+            Copy(
+                View(local, Affine(), tuple(inner[place] for place in kept) or ((1, 1),)),
+                View(fix.buffer, offset, tuple(outer[place] for place in kept) or ((1, 1),)),
+                read_bounds=bounds,
+                layer=name,
+            ),
+            Accumulate(tile.acc_view(), tile.acc_view(), View(local, Affine(), inner), layer=name),
+        ]
+
+    def near(self, instr: Instr) -> Instr:
+        """The instruction with its tables in the vector units' store, fetched once per layer."""
+        changed: dict[str, View] = {}
+        for name in view_fields(type(instr)):
+            view = getattr(instr, name)
+            if view is None:
+                continue
+            buffer = self.builder.buffer(view.buffer)
+            if buffer.init is not None and buffer.name not in self.builder.producers:
+                changed[name] = dataclasses.replace(view, buffer=self.store(buffer))
+        return dataclasses.replace(instr, **changed)  # type: ignore[arg-type]  # fields of its own
+
+    def store(self, table: Buffer) -> str:
+        """A table's copy in the vector units' store."""
+        if table.name not in self.stored:
+            local = self.builder.local(f"{table.name}.near", STORE, table.dtype, table.elements)
+            dims = ((table.elements, 1),)
+            self.frame.before[-1].append(
+                Copy(
+                    View(local, Affine(), dims),
+                    View(table.name, Affine(), dims),
+                    layer=self.layer.name,
+                )
+            )
+            self.stored[table.name] = local
+        return self.stored[table.name]
