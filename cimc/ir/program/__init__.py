@@ -42,6 +42,8 @@ fill); instructions of one stream that share a unit keep their order. `cimc.kind
 `cimc.sim` advances the clock.
 """
 
+from cimc.ir.program.checks import program_faults
+from cimc.ir.program.converters import ConverterMvm, Phase
 from cimc.ir.program.instructions import (
     Accumulate,
     Combine,
@@ -59,6 +61,7 @@ from cimc.ir.program.instructions import (
     wrapped,
 )
 from cimc.ir.program.structure import (
+    CONDITIONS,
     FORMAT_VERSION,
     Affine,
     Bound,
@@ -83,12 +86,14 @@ from cimc.ir.program.structure import (
 from cimc.ir.program.text_form import instr_text, items_text, parse_program, program_text
 
 __all__ = [
+    "CONDITIONS",
     "FORMAT_VERSION",
     "Accumulate",
     "Affine",
     "Bound",
     "Buffer",
     "Combine",
+    "ConverterMvm",
     "Copy",
     "Fill",
     "Instr",
@@ -98,6 +103,7 @@ __all__ = [
     "Machine",
     "Mvm",
     "Patch",
+    "Phase",
     "Program",
     "Rescale",
     "Signal",
@@ -112,6 +118,7 @@ __all__ = [
     "instr_text",
     "items_text",
     "parse_program",
+    "program_faults",
     "program_text",
     "register_instr",
     "registered_instrs",

@@ -6,12 +6,16 @@ import dataclasses
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
 
 from cimc.errors import InternalError
 from cimc.ir import text
 from cimc.ir.types import Array, Type
 
+if TYPE_CHECKING:
+    from cimc.ir.program.converters import ConverterMvm
+
+CONDITIONS = ("first", "last", "not-first", "not-last")  # of `when`
 FORMAT_VERSION = 1  # raised whenever an older program would be misread
 
 
@@ -156,6 +160,10 @@ class Instr:
     def execute(self, machine: Machine, loops: Mapping[str, int]) -> None:
         """What the instruction does to memories: its meaning, in plain NumPy."""
         raise NotImplementedError
+
+    def form(self) -> Instr | ConverterMvm | None:
+        """An equal instruction that the fast engine has a kernel for; None: it runs `execute`."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
