@@ -49,6 +49,7 @@ from cimc.target import Target
 from cimc.targets.crossbar.analog_mvm import AnalogMvm
 from cimc.targets.crossbar.mapping import Place, heavy_op, matrix_of, places
 from cimc.targets.crossbar.plan import Block, Plan, plan_of, spec_of
+from cimc.targets.crossbar.residence import fitted
 
 HOST = "host"  # weights come from outside the chip, once
 
@@ -61,7 +62,7 @@ def lower_tiles(tiles: Tiles, target: Target) -> Program:
             builder.add(_MacroLayer(builder, layer, target).stream())
         else:
             builder.add(vector_layer(builder, layer))
-    return builder.program(tiles.target)
+    return fitted(builder.program(tiles.target), target)
 
 
 @dataclass(frozen=True, slots=True)
