@@ -88,7 +88,7 @@ class StallError(CimcError):
 
 
 class CimcWarning(UserWarning):
-    """Something a person should know although the work goes on; the command line shows it as a block."""
+    """Something a person should know although the work goes on."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault

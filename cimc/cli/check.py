@@ -12,7 +12,7 @@ from cimc.cli.model_options import chosen_model, model_options
 from cimc.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from cimc.check import Check
+    from cimc.legality import Check
 
 
 @click.command(cls=Verb)
@@ -27,7 +27,7 @@ def command(console: Console, model: Path, show_all: bool) -> None:
     Example:
       cimc check model.onnx -t miredo-default
     """
-    from cimc.check import check_model
+    from cimc.legality import check_model
 
     options = chosen_model()
     report = check_model(model, options.load_target(), options.effort(), options.shape_map())
