@@ -1,0 +1,29 @@
+"""Both engines compute the same, to the bit, and find the same faults."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from random_programs import programs
+
+from cimc.errors import VerifyError
+from cimc.ir.program import Program, parse_program
+from cimc.sim.execute import Executor
+
+
+def outcome(program: Program, engine: str) -> tuple[str, bytes, bytes]:
+    """Faults, cells and marks after one run."""
+    executor = Executor(program, None, engine)
+    try:
+        executor.run({})
+        faults = ""
+    except VerifyError as problem:
+        return str(problem), b"", b""
+    return faults, executor.memories.cells.tobytes(), executor.memories.marks.tobytes()
+
+
+@given(programs)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+def test_engines_are_equal(program: Program) -> None:
+    assert parse_program(str(program), program.tensors) == program
+    assert outcome(program, "fast") == outcome(program, "plain")
