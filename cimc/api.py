@@ -8,7 +8,6 @@ program.save("out");  cimc.load("out")
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,10 +17,11 @@ from typing import Literal
 import numpy as np
 
 from cimc import compiled as folder_format
-from cimc.build import Clock, build, read_model
-from cimc.compiled import Compiled, history_of
+from cimc.build import Shapes
+from cimc.compiled import Compiled
+from cimc.compiling import Request, compile_request
 from cimc.dataset import make_dataset
-from cimc.errors import InternalError
+from cimc.frontend import import_onnx
 from cimc.ir.evaluate import evaluate as evaluate_graph
 from cimc.ir.graph import Graph
 from cimc.ir.types import Array
@@ -29,12 +29,10 @@ from cimc.legality import Check, check_model
 from cimc.pipeline.folder import whole_folder
 from cimc.pipeline.levels import Effort
 from cimc.pipeline.run import Observer, Verify
-from cimc.pipeline.spec import pipeline_text
 from cimc.sim.execute import Executor
 from cimc.target import Target, load_target
 from cimc.target_files import target_files
 
-Shapes = Mapping[str, tuple[int, ...]]
 Inputs = Array | Mapping[str, Array]
 
 
@@ -88,19 +86,20 @@ def compile(  # the verb's name
     observers: Sequence[Observer] = (),
 ) -> Program:
     """Compile an ONNX model for a machine, and write the program's folder if `out` names one."""
-    clock = Clock()
-    machine = target if isinstance(target, Target) else load_target(target, overrides)
-    effort = Effort(level, host_fallback, objective, time_limit_s)
-    read = read_model(Path(model), clock, shapes=shapes, calibrate=calibrate, samples=samples)
-    steps = effort.steps(machine)
-    kept = build(read.imported.graph, steps, machine, clock, verify=verify, observers=observers)
-    if kept.graph is None or kept.tiles is None or kept.program is None:
-        raise InternalError("the pipeline ended without a program")
-    options = {**dataclasses.asdict(effort), "samples": samples}
-    history = history_of(read, options, pipeline_text(steps), clock.seconds)
-    rows = read.coverage(kept.tiles)
-    made = Compiled(kept.program, machine, kept.graph, kept.tiles, history, rows, read.quantized)
-    program = Program(made)
+    program = Program(
+        compile_request(
+            Request(
+                Path(model),
+                target if isinstance(target, Target) else load_target(target, overrides),
+                Effort(level, host_fallback, objective, time_limit_s),
+                shapes,
+                calibrate,
+                samples,
+                verify=verify,
+                observers=tuple(observers),
+            )
+        )
+    )
     if out is not None:
         program.save(out)
     return program
@@ -129,12 +128,7 @@ def evaluate(
     model: str | Path | Graph, x: Inputs, *, shapes: Shapes | None = None
 ) -> dict[str, Array]:
     """What a model's graph computes for one set of inputs, by the slow and obvious evaluator."""
-    if isinstance(model, Graph):
-        graph = model
-    else:
-        from cimc.frontend import import_onnx
-
-        graph = import_onnx(model, shapes).graph
+    graph = model if isinstance(model, Graph) else import_onnx(model, shapes).graph
     given = {graph.inputs[0].name: x} if isinstance(x, np.ndarray) else dict(x)
     return evaluate_graph(graph, given)
 

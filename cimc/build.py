@@ -77,8 +77,11 @@ class Milestones(Observer):
     tiles: Tiles | None = None
     program: Program | None = None
 
+    latest: State | None = None
+
     def keep(self, state: State) -> None:
         """Keep a state under its form."""
+        self.latest = state
         if isinstance(state, Graph):
             self.graph = state
         elif isinstance(state, Tiles):
@@ -145,16 +148,14 @@ def _quantized(
 
 
 def build(
-    state: State,
+    kept: Milestones,
     steps: Sequence[Step],
     target: Target,
-    clock: Clock,
     *,
     verify: Verify = "final",
     observers: Sequence[Observer] = (),
-) -> Milestones:
-    """Run the passes and keep what they made."""
-    kept = Milestones(clock)
-    kept.keep(state)
-    run_pipeline(state, steps, target=target, verify=verify, observers=[kept, *observers])
-    return kept
+) -> None:
+    """Run the passes on the latest state, and keep what they make."""
+    assert kept.latest is not None
+    watchers = [kept, *observers]
+    run_pipeline(kept.latest, steps, target=target, verify=verify, observers=watchers)

@@ -60,11 +60,13 @@ def check_model(path: Path, target: Target, effort: Effort, shapes: Shapes | Non
         return Check(path, target, problem.nodes, problem.supported, (), problem, (), None)
     nodes = len(model.given.nodes)
     graph: Graph = model.imported.graph
+    kept = Milestones(clock)
+    kept.keep(graph)
     try:
-        kept = build(graph, effort.graph_steps(target), target, clock)
+        build(kept, effort.graph_steps(target), target)
         assert kept.graph is not None
         graph = kept.graph
-        kept = build(graph, until(effort.machine_steps(), "map"), target, clock)
+        build(kept, until(effort.machine_steps(), "map"), target)
     except InternalError:
         raise
     except CimcError as problem:

@@ -110,7 +110,9 @@ def compile_sample(graph: Graph, target: Target, level: int) -> Compiled:
     """Compile a sample, verifying the state and its text after every pass."""
     effort = Effort(level=level, time_limit_s=2.0)
     fusing = (step("fuse-layers"),) if level else ()
-    kept = build(graph, (*fusing, *effort.machine_steps()), target, Clock(), verify="each")
+    kept = Milestones(Clock())
+    kept.keep(graph)
+    build(kept, (*fusing, *effort.machine_steps()), target, verify="each")
     inputs = sample_inputs(graph)
     return Compiled(graph, kept, inputs, evaluate(graph, inputs))
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cimc.pipeline.passes import pass_named
+from cimc.ir.graph import Graph
+from cimc.ir.tiles import Tiles
+from cimc.pipeline.passes import State, pass_named
 from cimc.pipeline.phases import PHASES, phase_of
 from cimc.pipeline.spec import Step, step
 from cimc.target import Target
@@ -33,6 +35,13 @@ class Effort:
     def steps(self, target: Target) -> tuple[Step, ...]:
         """All passes from an imported graph to a program with addresses."""
         return (*self.graph_steps(target), *self.machine_steps())
+
+    def steps_after(self, state: State, target: Target) -> tuple[Step, ...]:
+        """The passes that are left for a state that does not say which come next."""
+        if isinstance(state, Graph):
+            return self.steps(target)
+        _, mapping, lower, allocate = self.machine_steps()
+        return (mapping, lower, allocate) if isinstance(state, Tiles) else (allocate,)
 
     def graph_steps(self, target: Target) -> tuple[Step, ...]:
         """The passes of phase `graph`."""
