@@ -28,7 +28,6 @@ DOMAIN = "CIM1202"
 FORM = "CIM1208"
 NOT_CONSTANT = "CIM1204"
 SHAPES = "CIM1205"
-DATA_DEPENDENT = "CIM1206"
 CONTROL_FLOW = "CIM1207"
 
 CALIBRATION = "CIM1301"
@@ -58,7 +57,6 @@ CODES: dict[str, str] = {
     FORM: "an operator is supported, but not with these attributes or operands",
     NOT_CONSTANT: "an operand must be known at compile time and is not",
     SHAPES: "the shapes or element types of a node's operands do not fit each other",
-    DATA_DEPENDENT: "a shape depends on data that is only known at run time",
     CONTROL_FLOW: "loops, branches and recurrent operators",
     CALIBRATION: "calibration data cannot be read",
     CALIBRATION_SHAPE: "calibration data does not fit the model's inputs",

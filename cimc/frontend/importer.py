@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import onnx
 from onnx import NodeProto
 
 from cimc.errors import CimcError, Fault, UnsupportedError, raise_if
@@ -28,12 +29,23 @@ from cimc.frontend.simplify import simplified
 from cimc.frontend.structure import node_names, read_names, sorted_nodes, structure_faults
 from cimc.frontend.tensors import ELEMENT_TYPES, element_name, is_external, read_tensor
 from cimc.ir import ops
+from cimc.ir.check import type_faults
 from cimc.ir.evaluate import evaluate_op
 from cimc.ir.graph import Graph, Op, Value, digest_of, operands
 from cimc.ir.types import Array, Quant, Type
 
 MAX_GENERATED_BYTES = 2**31  # of all tensors that are made at import, together
 _KEPT = {"DequantizeLinear"}  # never computed at import
+# ops that keep or choose elements, and operators that say how integers stand for numbers
+_MOVES = (ops.Reshape, ops.Transpose, ops.Concat, ops.Slice, ops.Pad, ops.Gather, ops.Broadcast,
+          ops.Tile, ops.Resize, ops.Where, ops.ArgReduce)  # fmt: skip
+_QUANTIZED_OPERATORS = (
+    "ConvInteger",
+    "DequantizeLinear",
+    "MatMulInteger",
+    "QLinearConv",
+    "QLinearMatMul",
+)
 _STORED_BYTES = 2**16  # tensors up to this size are loaded even where weights are not
 
 
@@ -170,7 +182,7 @@ class _Walk:
         lowering = lowering_of(domain, node.op_type)
         site: Site | None = None
         try:
-            if lowering is None:
+            if lowering is None or (not domain and not onnx.defs.has(node.op_type, opset)):
                 raise UnsupportedError(refusal(node, domain, opset, name, self._shown(node)))
             if not any(value in self.unknown for value in node.input):
                 site = Site(
@@ -234,6 +246,15 @@ class _Walk:
                 code=codes.OPERATOR,
             )
         lowering.function(site)
+        for op in site.ops:
+            self._refuse_raw(site, op)
+            for fault in type_faults(op):
+                site.refuse(
+                    f"the operands of {site.op_type} do not fit each other",
+                    fault.need,
+                    fault.have,
+                    code=codes.SHAPES,
+                )
         if constant and site.ops and site.op_type not in _KEPT and self._small(site):
             self._compute(site)
         self._refuse_empty(site)
@@ -245,6 +266,18 @@ class _Walk:
                 self.bound[name] = site.results[name]
             elif name in made:
                 self.bound[name] = Bound(made[name].out, op=made[name])
+
+    def _refuse_raw(self, site: Site, op: Op) -> None:
+        """Arithmetic on quantized integers: the graph would compute on what they stand for."""
+        moves = isinstance(op, _MOVES) or (isinstance(op, ops.Pool) and op.fn == "max")
+        if not moves and site.domain == "" and site.op_type not in _QUANTIZED_OPERATORS:
+            for value in operands(op):
+                if value.type.quant is not None:
+                    site.refuse(
+                        f"{site.op_type} computes with the integers of a quantized tensor",
+                        have=str(value.type),
+                        help_="dequantize first (QDQ)",
+                    )
 
     def _refuse_empty(self, site: Site) -> None:
         """Tensors without elements exist at import only."""

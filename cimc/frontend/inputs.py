@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from onnx import ValueInfoProto
 
 from cimc.errors import Fault, UnsupportedError, UsageError, raise_if
 from cimc.frontend import codes
-from cimc.frontend.tensors import ELEMENT_TYPES, MAX_ELEMENTS, element_name
+from cimc.frontend.tensors import ELEMENT_TYPES, MAX_ELEMENTS, element_name, is_too_large
 from cimc.ir.graph import Value
 from cimc.ir.types import Type
 
@@ -54,7 +53,7 @@ def static_inputs(
     faults: list[Fault] = []
     for entry in declared:
         shape = tuple(int(dim) for dim in dims[entry.name] or ())
-        if math.prod(shape) > MAX_ELEMENTS:
+        if is_too_large(shape):
             faults.append(
                 Fault(
                     f"input {entry.name} is too large",

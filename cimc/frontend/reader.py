@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from cimc.errors import Fault, UnsupportedError, UsageError, raise_if
 from cimc.frontend import codes
@@ -94,6 +94,8 @@ def _parsed(content: bytes, path: Path) -> ModelProto:
     model = ModelProto()
     try:
         model.ParseFromString(content)
+        if not all(isinstance(text, str) for text in _texts(model)):
+            raise ValueError("a name in it is no UTF-8 text")
     except (DecodeError, ValueError, RecursionError) as problem:
         help_ = "export the model again"
         if len(content) > 2**31 - 1:
@@ -120,6 +122,36 @@ def _parsed(content: bytes, path: Path) -> ModelProto:
     return model
 
 
+def _texts(model: ModelProto) -> Iterator[object]:
+    """Every name that anything may read later; protobuf decodes them when they are first read."""
+    yield from (entry.domain for entry in model.opset_import)
+    yield from _graph_texts(model.graph)
+    for function in model.functions:
+        yield from (function.name, function.domain, *function.input, *function.output)
+        yield from _node_texts(function.node)
+
+
+def _graph_texts(graph: GraphProto) -> Iterator[object]:
+    yield graph.name
+    for entry in (*graph.input, *graph.output):
+        yield entry.name
+        yield from (dim.dim_param for dim in entry.type.tensor_type.shape.dim)
+    for tensor in graph.initializer:
+        yield tensor.name
+        for pair in tensor.external_data:
+            yield from (pair.key, pair.value)
+    yield from _node_texts(graph.node)
+
+
+def _node_texts(nodes: Iterable[NodeProto]) -> Iterator[object]:
+    for node in nodes:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _graph_texts(graph)
+
+
 def _opsets(model: ModelProto) -> dict[str, int]:
     return {
         "" if entry.domain in STANDARD_DOMAINS else entry.domain: entry.version
@@ -137,6 +169,13 @@ def _version_faults(model: ModelProto) -> Iterator[Fault]:
             help="pip install --upgrade onnx",
             code=codes.TOO_NEW,
         )
+    for entry in model.opset_import:
+        if not 0 < entry.version < 2**31:
+            yield Fault(
+                f"the opset of domain {entry.domain or 'ai.onnx'!r} is impossible",
+                have=str(entry.version),
+                code=codes.INVALID,
+            )
     opset = _opsets(model).get("", 1)
     if opset > newest:
         yield Fault(

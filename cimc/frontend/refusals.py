@@ -49,12 +49,13 @@ def refusal(node: NodeProto, domain: str, opset: int, name: str, inputs: tuple[s
             code=codes.CONTROL_FLOW,
             node=described,
         )
-    if not onnx.defs.has(node.op_type):
+    if not onnx.defs.has(node.op_type, opset):
         supported = [op_type for other, op_type in supported_operators() if not other]
         near = difflib.get_close_matches(node.op_type, supported, 1)
+        guess = "" if onnx.defs.has(node.op_type) or not near else f"did it mean {near[0]}? "
         return Fault(
             f"operator {operator} does not exist in opset {opset}",
-            help=f"did the exporter mean {near[0]}?" if near else "check the model's opset",
+            help=f"{guess}check the model's opset_import",
             code=codes.OPERATOR,
             node=described,
         )

@@ -61,6 +61,9 @@ def structure_faults(file: ModelFile, names: Sequence[str]) -> Iterator[Fault]:
                 code=codes.UNDEFINED,
                 node=name,
             )
+    for value, count in Counter(entry.name for entry in file.graph.output).items():
+        if count > 1:
+            yield Fault(f"output {value!r} is listed {count} times", code=codes.DUPLICATE)
     for entry in file.graph.output:
         if entry.name not in makers:
             yield Fault(f"nothing makes the output {entry.name!r}", code=codes.UNDEFINED)

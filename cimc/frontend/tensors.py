@@ -44,8 +44,6 @@ ELEMENT_TYPES: dict[int, str] = {
     }.items()
     if (number := dict(TensorProto.DataType.items()).get(name)) is not None
 }
-ONNX_TYPES: dict[str, int] = {dtype: number for number, dtype in ELEMENT_TYPES.items()}
-
 # the field that holds an element type's values where `raw_data` does not; others: int32_data
 _TYPED_FIELDS: dict[str, str] = {
     "f32": "float_data",
@@ -54,6 +52,11 @@ _TYPED_FIELDS: dict[str, str] = {
     "u32": "uint64_data",
     "u64": "uint64_data",
 }
+
+
+def is_too_large(shape: tuple[int, ...]) -> bool:
+    """True for shapes of more elements than any tensor may have, also along one axis."""
+    return math.prod(shape) > MAX_ELEMENTS or any(extent > MAX_ELEMENTS for extent in shape)
 
 
 def element_name(number: int) -> str:
@@ -115,15 +118,15 @@ def tensor_faults(tensor: TensorProto, files: ExternalFiles, weights: bool) -> I
     """What is wrong with a stored tensor; with `weights` off, external files need not be there."""
     where = f"tensor {tensor.name!r} is damaged"
     shape = tuple(tensor.dims)
-    elements = math.prod(shape) if all(extent >= 0 for extent in shape) else -1
-    if elements < 0:
+    elements = math.prod(shape)
+    if any(extent < 0 for extent in shape):
         yield Fault(where, "dimensions >= 0", str(shape), code=codes.BROKEN_TENSOR)
         return
-    if elements > MAX_ELEMENTS:
+    if is_too_large(shape):
         yield Fault(
             f"tensor {tensor.name!r} is too large",
             f"at most {MAX_ELEMENTS} elements",
-            f"{elements} elements, shape {shape}",
+            f"shape {shape}",
             code=codes.TOO_LARGE,
         )
         return

@@ -124,12 +124,16 @@ def type_faults(op: Op) -> Iterator[Fault]:
     where = f"{op.mnemonic} {op.out}"
     try:
         shape = result_shape(op)
-    except (ValueError, IndexError) as problem:
+    except (ValueError, IndexError, ZeroDivisionError) as problem:
         yield Fault(where, need=str(problem), code="CIM9006")
         return
     if shape is not None and shape != op.out.shape:
         yield Fault(where, need=f"a result of shape {shape}", have=str(op.out.type), code="CIM9006")
-    for need in (*_shape_needs(op), *_element_needs(op), *_quant_needs(op.out.type)):
+    try:
+        needs = (*_shape_needs(op), *_element_needs(op), *_quant_needs(op.out.type))
+    except ValueError as problem:  # shapes that do not broadcast
+        needs = (str(problem),)
+    for need in needs:
         have = " ".join(str(value.type) for value in (*operands(op), op.out))
         yield Fault(where, need=need, have=have, code="CIM9007")
 

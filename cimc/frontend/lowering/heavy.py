@@ -67,7 +67,7 @@ def conv(site: Site) -> None:
     x, w = site.value(0), site.value(1)
     view, group, kind = conv_type(site, x, w, x.type.dtype)
     bias = bias_of(site, site.optional(2), w.shape[0])
-    out = site.out(kind=kind)
+    out = site.out(kind)
     site.emit(ops.Conv(out, x, w, bias, view.strides, view.pads, view.dilations, group))
 
 
@@ -113,9 +113,7 @@ def conv_transpose(site: Site) -> None:
     kind = site.checked(Type(x.type.dtype, (x.shape[0], kernels, *spatial)))
     bias = bias_of(site, site.optional(2), kernels)
     site.emit(
-        ops.ConvTranspose(
-            site.out(kind=kind), x, w, bias, view.strides, pads, view.dilations, group
-        )
+        ops.ConvTranspose(site.out(kind), x, w, bias, view.strides, pads, view.dilations, group)
     )
 
 
@@ -133,7 +131,7 @@ def conv_integer(site: Site) -> None:
     w = _less_zero(site, 1, 3, "weights", channels=0)
     x = _less_zero(site, 0, 2, "centered")
     view, group, kind = conv_type(site, x, w, "i32")
-    out = site.out(kind=kind)
+    out = site.out(kind)
     site.emit(ops.Conv(out, x, w, None, view.strides, view.pads, view.dilations, group))
 
 
@@ -142,7 +140,7 @@ def matmul_integer(site: Site) -> None:
     """Zero points are taken off both operands, then one integer matmul."""
     a = _less_zero(site, 0, 2, "a_centered", channels=-2)
     b = _less_zero(site, 1, 3, "b_centered", channels=-1)
-    emit_matmul(site, site.out(), a, b)
+    emit_matmul(site, site.out(matmul_type(site, a.type, b.type, "i32")), a, b)
 
 
 def _less_zero(site: Site, index: int, zero_index: int, suffix: str, channels: int = 0) -> Value:
@@ -166,8 +164,10 @@ def _less_zero(site: Site, index: int, zero_index: int, suffix: str, channels: i
         narrow = centered.size == 0 or (centered.min() >= -128 and centered.max() <= 127)
         return site.constant(centered.astype(np.int8 if narrow else np.int16), suffix)
     x = site.value(index)
-    if zero.size == 1 and x.type.dtype == "i8" and int(zero.reshape(())) == 0:
-        return x
+    if zero.size == 1 and int(zero.reshape(())) == (x.type.quant.zero if x.type.quant else 0):
+        return x  # conv and matmul take the zero point of a type off themselves
+    if x.type.quant is not None:
+        site.refuse(f"{site.op_type} has another zero point than its operand", have=str(x.type))
     wide = site.emit(ops.Cast(site.fresh(f"{suffix}.wide", Type("i16", x.shape)), x))
     offset = site.constant(zero.astype(np.int16), f"{suffix}.zero")
     return site.emit(ops.Binary(site.fresh(suffix, wide.type), wide, offset, "sub"))
@@ -191,21 +191,26 @@ def transposed(site: Site, bound: Bound, suffix: str) -> Value:
     return site.emit(ops.Transpose(site.fresh(suffix, kind), site.use(bound), perm))
 
 
+def matmul_type(site: Site, a: Type, b: Type, dtype: str) -> Type:
+    """The type of a product of matrices, vectors, or stacks of matrices."""
+    inner = b.shape[-2:][0] if b.shape else None
+    if not a.shape or a.shape[-1] != inner:
+        site.refuse(
+            f"the operands of {site.op_type} do not fit", have=f"{a} and {b}", code=codes.SHAPES
+        )
+    leading = site.broadcast(a.shape[:-2], b.shape[:-2])
+    rows = a.shape[-2:-1]
+    columns = b.shape[-1:] if len(b.shape) > 1 else ()
+    return Type(dtype, (*leading, *rows, *columns))
+
+
 def emit_matmul(site: Site, out: Value, a: Value, b: Value, bias: Value | None = None) -> None:
     """One matmul; vectors become matrices of one row or column for it."""
-    if not a.shape or not b.shape:
-        site.refuse(f"{site.op_type} of a scalar", have=f"{a.type} and {b.type}", code=codes.SHAPES)
     vector_a, vector_b = len(a.shape) == 1, len(b.shape) == 1
     if vector_a:
         a = site.emit(ops.Reshape(site.fresh("row", replace(a.type, shape=(1, *a.shape))), a))
     if vector_b:
         b = site.emit(ops.Reshape(site.fresh("column", replace(b.type, shape=(*b.shape, 1))), b))
-    if a.shape[-1] != b.shape[-2]:
-        site.refuse(
-            f"the operands of {site.op_type} do not fit",
-            have=f"{a.type} and {b.type}",
-            code=codes.SHAPES,
-        )
     if not (vector_a or vector_b):
         site.emit(ops.Matmul(out, a, b, bias))
         return
@@ -218,21 +223,24 @@ def emit_matmul(site: Site, out: Value, a: Value, b: Value, bias: Value | None =
 @lowers("MatMul")
 def matmul(site: Site) -> None:
     """One matmul."""
-    emit_matmul(site, site.out(), site.value(0), site.value(1))
+    a, b = site.value(0), site.value(1)
+    kind = matmul_type(site, a.type, b.type, a.type.dtype)
+    emit_matmul(site, site.out(kind), a, b)
 
 
 @lowers("Gemm", note="alpha and beta are multiplied in where they are not 1")
 def gemm(site: Site) -> None:
     """Transpose as asked, multiply, add the bias."""
-    emit_gemm(site, site.out(), site.bound(0), site.bound(1), site.optional(2))
+    a, b = site.kind(0).shape, site.kind(1).shape
+    if len(a) != 2 or len(b) != 2:
+        site.refuse("Gemm needs matrices", have=f"{site.kind(0)} and {site.kind(1)}")
+    shape = (a[1 if site.attr_int("transA") else 0], b[0 if site.attr_int("transB") else 1])
+    out = site.out(Type(site.kind().dtype, shape))
+    emit_gemm(site, out, site.bound(0), site.bound(1), site.optional(2))
 
 
 def emit_gemm(site: Site, out: Value, a: Bound, b: Bound, c: Value | None) -> None:
     """alpha * A' @ B' + beta * C as matmul with bias."""
-    if len(a.value.shape) != 2 or len(b.value.shape) != 2:
-        site.refuse(
-            "Gemm needs matrices", have=f"{a.value.type} and {b.value.type}", code=codes.SHAPES
-        )
     left = transposed(site, a, "a") if site.attr_int("transA") else site.use(a)
     right = transposed(site, b, "b") if site.attr_int("transB") else site.use(b)
     alpha, beta = site.attr_float("alpha", 1.0), site.attr_float("beta", 1.0)

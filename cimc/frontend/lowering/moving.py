@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-
-import numpy as np
 
 from cimc.frontend import codes
 from cimc.frontend.lowering.registry import lowers
@@ -13,20 +12,63 @@ from cimc.ir import ops
 from cimc.ir.types import Type
 
 
-@lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze", note="target shapes known at compile time")
+@lowers("Reshape", note="target shapes known at compile time")
 def reshape(site: Site) -> None:
-    """Same elements, the shape that ONNX infers."""
-    if site.has(1):
-        site.array(1)  # refuses a computed shape by name, before inference calls it unknown
-    x = site.value()
-    out = site.out_like(x)
-    if out.type.elements != x.type.elements:
+    """0 copies an extent (unless allowzero), one -1 stands for what is left."""
+    kind = site.kind()
+    wanted = list(site.integers(1))
+    if not site.attr_int("allowzero"):
+        wanted = [
+            kind.shape[axis] if size == 0 and axis < len(kind.shape) else size
+            for axis, size in enumerate(wanted)
+        ]
+    if wanted.count(-1) == 1:
+        known = math.prod(size for size in wanted if size != -1)
+        wanted[wanted.index(-1)] = kind.elements // known if known else 0
+    emit_reshape(site, tuple(wanted))
+
+
+def emit_reshape(site: Site, shape: tuple[int, ...]) -> None:
+    """The node's first operand in another shape."""
+    kind = site.kind()
+    if any(size < 0 for size in shape) or math.prod(shape) != kind.elements:
         site.refuse(
             f"{site.op_type} changes the number of elements",
-            have=f"{x.type} to {out.type}",
+            have=f"{kind} to {shape}",
             code=codes.SHAPES,
         )
-    site.emit(ops.Reshape(out, x))
+    site.emit(ops.Reshape(site.out(replace(kind, shape=shape)), site.value()))
+
+
+@lowers("Flatten")
+def flatten(site: Site) -> None:
+    """A matrix: axes before `axis` by axes from it on."""
+    shape = site.kind().shape
+    axis = site.attr_int("axis", 1)
+    if not -len(shape) <= axis <= len(shape):
+        site.refuse(f"axis {axis} of Flatten does not exist", have=f"{len(shape)} axes")
+    axis += len(shape) if axis < 0 else 0
+    emit_reshape(site, (math.prod(shape[:axis]), math.prod(shape[axis:])))
+
+
+@lowers("Squeeze", "Unsqueeze", note="axes known at compile time")
+def squeeze(site: Site) -> None:
+    """Axes from the attribute (old opsets) or the operand."""
+    shape = site.kind().shape
+    if site.version < 13:
+        given = site.attr_ints("axes")
+    else:
+        given = site.integers(1) if site.has(1) else None
+    if site.op_type == "Unsqueeze":
+        rank = len(shape) + len(given or ())
+        axes = site.axes(given or (), rank)
+        rest = iter(shape)
+        emit_reshape(site, tuple(1 if axis in axes else next(rest) for axis in range(rank)))
+        return
+    if given is None:
+        given = tuple(axis for axis, extent in enumerate(shape) if extent == 1)
+    axes = site.axes(given, len(shape))
+    emit_reshape(site, tuple(extent for axis, extent in enumerate(shape) if axis not in axes))
 
 
 @lowers("Transpose")
@@ -37,7 +79,8 @@ def transpose(site: Site) -> None:
     perm = site.attr_ints("perm") or tuple(reversed(range(rank)))
     if sorted(perm) != list(range(rank)):
         site.refuse("perm of Transpose is no permutation", have=f"{perm} of {rank} axes")
-    site.emit(ops.Transpose(site.out_like(x), x, perm))
+    shape = tuple(x.shape[axis] for axis in perm)
+    site.emit(ops.Transpose(site.out(replace(x.type, shape=shape)), x, perm))
 
 
 @lowers("Concat")
@@ -46,9 +89,15 @@ def concat(site: Site) -> None:
     axis = site.axis(site.attr_int("axis"), len(site.kind().shape))
     filled = [i for i in range(len(site.inputs)) if site.kind(i).elements]
     xs = tuple(site.value(i) for i in filled or range(len(site.inputs)))
-    quants = {x.type.quant for x in xs}
-    out = site.out(quant=quants.pop() if len(quants) == 1 else None)
-    site.emit(ops.Concat(out, xs, axis))
+    first = xs[0].type
+    if any(len(x.shape) != len(first.shape) or x.type.dtype != first.dtype for x in xs):
+        have = ", ".join(str(x.type) for x in xs)
+        site.refuse("the operands of Concat do not fit", have=have, code=codes.SHAPES)
+    if len({x.type.quant for x in xs}) > 1:
+        site.refuse("Concat of integers of different scales is not supported")
+    shape = [*first.shape]
+    shape[axis] = sum(x.shape[axis] for x in xs)
+    site.emit(ops.Concat(site.out(replace(first, shape=tuple(shape))), xs, axis))
 
 
 @lowers("Split", note="constant sizes")
@@ -57,20 +106,25 @@ def split(site: Site) -> None:
     x = site.value()
     rank = len(x.shape)
     axis = site.axis(site.attr_int("axis"), rank)
-    if site.has(1):
-        site.array(1)
+    extent, count = x.shape[axis], len(site.node.output)
+    sizes = site.integers(1) if site.has(1) else site.attr_ints("split")
+    if not sizes:
+        if site.attr_int("num_outputs", count) != count:
+            site.refuse("num_outputs of Split is not its number of outputs", code=codes.SHAPES)
+        part = -(-extent // count)
+        sizes = (*(part for _ in range(count - 1)), extent - part * (count - 1))
+        if site.version < 18 and extent % count:
+            site.refuse("Split needs equal parts", have=f"{extent} in {count}", code=codes.SHAPES)
+    if len(sizes) != count or sum(sizes) != extent or any(size < 0 for size in sizes):
+        site.refuse("the sizes of Split do not fit", str(extent), str(sizes), code=codes.SHAPES)
     start = 0
-    for index, name in enumerate(site.node.output):
-        if not name:
-            site.refuse("Split leaves an output unnamed", code=codes.INVALID)
-        out = site.out_like(x, index)
-        starts = tuple(start if i == axis else 0 for i in range(rank))
-        site.emit(ops.Slice(out, x, starts, (1,) * rank))
-        start += out.shape[axis]
-    if start != x.shape[axis]:
-        site.refuse(
-            "the sizes of Split do not add up", str(x.shape[axis]), str(start), code=codes.SHAPES
-        )
+    for index, size in enumerate(sizes):
+        if site.node.output[index]:
+            shape = tuple(size if i == axis else e for i, e in enumerate(x.shape))
+            starts = tuple(start if i == axis else 0 for i in range(rank))
+            out = site.out(replace(x.type, shape=shape), index)
+            site.emit(ops.Slice(out, x, starts, (1,) * rank))
+        start += size
 
 
 @lowers("Slice", note="constant starts, ends, axes and steps")
@@ -97,7 +151,7 @@ def slice_(site: Site) -> None:
         extent = x.shape[axis]
         taken = range(*slice(start, end, stride).indices(extent))
         begin[axis], step[axis], shape[axis] = (taken.start if taken else 0), stride, len(taken)
-    out = site.out(kind=replace(x.type, shape=tuple(shape)))
+    out = site.out(replace(x.type, shape=tuple(shape)))
     site.emit(ops.Slice(out, x, tuple(begin), tuple(step)))
 
 
@@ -132,7 +186,10 @@ def pad(site: Site) -> None:
             site.refuse("pads of Pad crop more than there is", have=f"{pads} of {x.type}")
         if mode in ("reflect", "wrap") and max(begin, end) > most:
             site.refuse(f"pads of Pad are too large to {mode}", have=f"{pads} of {x.type}")
-    site.emit(ops.Pad(site.out(kind=kind), x, tuple(full), mode, value))
+    quant = x.type.quant
+    if quant is not None:  # ONNX gives the integer, the graph the number that it stands for
+        value = quant.scale * (value - quant.zero)
+    site.emit(ops.Pad(site.out(kind), x, tuple(full), mode, value))
 
 
 @lowers("Gather", note="indices may be computed")
@@ -145,15 +202,18 @@ def gather(site: Site) -> None:
     if known is not None and known.size and not -extent <= known.min() <= known.max() < extent:
         site.refuse("indices of Gather lie outside", f"{-extent} .. {extent - 1}",
                     f"{known.min()} .. {known.max()}", code=codes.SHAPES)  # fmt: skip
-    site.emit(ops.Gather(site.out_like(x), x, indices, axis))
+    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    site.emit(ops.Gather(site.out(replace(x.type, shape=shape)), x, indices, axis))
 
 
 @lowers("Expand", note="target shapes known at compile time")
 def expand(site: Site) -> None:
     """NumPy's broadcasting."""
-    site.array(1)
-    x = site.value()
-    site.emit(ops.Broadcast(site.out_like(x), x))
+    x, wanted = site.value(), site.integers(1)
+    if any(size < 0 for size in wanted):
+        site.refuse("the shape of Expand is impossible", have=str(wanted), code=codes.SHAPES)
+    shape = site.broadcast(x.shape, wanted)
+    site.emit(ops.Broadcast(site.out(replace(x.type, shape=shape)), x))
 
 
 @lowers("Tile", note="constant repeats")
@@ -163,7 +223,7 @@ def tile(site: Site) -> None:
     if len(repeats) != len(x.shape) or any(count < 0 for count in repeats):
         site.refuse("repeats of Tile do not fit", have=f"{repeats} for {x.type}")
     shape = tuple(extent * count for extent, count in zip(x.shape, repeats, strict=True))
-    site.emit(ops.Tile(site.out(kind=site.checked(replace(x.type, shape=shape))), x))
+    site.emit(ops.Tile(site.out(replace(x.type, shape=shape)), x))
 
 
 @lowers("DepthToSpace", "SpaceToDepth")
@@ -193,7 +253,7 @@ def depth_and_space(site: Site) -> None:
     turned_kind = replace(x.type, shape=tuple(inner[axis] for axis in perm))
     x = site.emit(ops.Reshape(site.fresh("blocks", split_kind), x))
     x = site.emit(ops.Transpose(site.fresh("turned", turned_kind), x, perm))
-    site.emit(ops.Reshape(site.out(kind=replace(x.type, shape=shape)), x))
+    site.emit(ops.Reshape(site.out(replace(x.type, shape=shape)), x))
 
 
 _COORDINATES = (
@@ -227,49 +287,51 @@ def resize(site: Site) -> None:
         site.refuse("nearest_mode of Resize is unknown", have=nearest)
     if site.attr_int("antialias"):
         site.refuse("antialias of Resize is not supported")
-    scales = _scales(site, x.type)
+    if mode == "linear" and x.type.is_integer:
+        site.refuse(f"linear {site.op_type} of integers is not supported", have=str(x.type))
+    scales, sizes = _scales(site, x.type)
     shape = tuple(
-        int(np.floor(extent * scale)) for extent, scale in zip(x.shape, scales, strict=True)
+        sizes.get(axis, math.floor(extent * scale))
+        for axis, (extent, scale) in enumerate(zip(x.shape, scales, strict=True))
     )
-    kind = x.type
-    if not old and site.has(3):
-        kind = replace(kind, shape=site.out_type().shape)
-    else:
-        kind = replace(kind, shape=shape)
-    out = site.out(kind=site.checked(kind))
+    out = site.out(replace(x.type, shape=shape))
     if 0 in x.shape or 0 in out.shape:
         site.refuse(f"{site.op_type} of an empty tensor", have=f"{x.type} to {out.type}")
     site.emit(ops.Resize(out, x, scales, mode, coordinates, nearest))
 
 
-def _scales(site: Site, kind: Type) -> tuple[float, ...]:
-    """One scale for each axis, from scales or sizes, with the policy for sizes."""
+def _scales(site: Site, kind: Type) -> tuple[tuple[float, ...], dict[int, int]]:
+    """One scale for each axis, and the sizes of axes that are given by size."""
     rank = len(kind.shape)
+    named = site.attr_ints("axes")
+    order = tuple(range(rank)) if named is None else tuple(site.axis(axis, rank) for axis in named)
+    sizes: tuple[int, ...] = ()
     if site.op_type == "Upsample" and site.version < 9:
         given = site.attr_floats("scales") or ()
     else:
         place = 1 if site.op_type == "Upsample" or site.version < 11 else 2
-        known = site.has(place) and site.bound(place).value.type.elements > 0
+        known = site.has(place) and site.kind(place).elements > 0
         given = tuple(float(item) for item in site.array(place).reshape(-1)) if known else ()
-    axes = site.axes(site.attr_ints("axes") or tuple(range(rank)), rank)
-    named = site.attr_ints("axes")
-    order = tuple(site.axis(axis, rank) for axis in named) if named else axes
-    if not given and site.op_type == "Resize" and site.has(3):
+    if not given and site.op_type == "Resize" and site.version >= 11 and site.has(3):
         sizes = site.integers(3)
-        if len(sizes) != len(order) or any(size < 1 for size in sizes):
+        if len(sizes) != len(order) or any(not 0 < size < 2**31 for size in sizes):
             site.refuse("sizes of Resize do not fit", have=str(sizes), code=codes.SHAPES)
-        given = tuple(
-            size / max(1, kind.shape[axis]) for size, axis in zip(sizes, order, strict=True)
-        )
+        extents = [max(1, kind.shape[axis]) for axis in order]
+        given = tuple(size / extent for size, extent in zip(sizes, extents, strict=True))
         policy = site.attr_string("keep_aspect_ratio_policy", "stretch")
         if policy != "stretch":
             if policy not in ("not_larger", "not_smaller"):
                 site.refuse("keep_aspect_ratio_policy of Resize is unknown", have=policy)
             common = min(given) if policy == "not_larger" else max(given)
             given = (common,) * len(given)
-    if len(given) != len(order) or any(not 0 < scale < 2**24 for scale in given):
+            sizes = tuple(math.floor(extent * common + 0.5) for extent in extents)
+    if (
+        len(given) != len(order)
+        or len(set(order)) != len(order)
+        or any(not 0 < scale < 2**24 for scale in given)
+    ):
         site.refuse(f"scales of {site.op_type} do not fit", have=str(given), code=codes.SHAPES)
     full = [1.0] * rank
     for axis, scale in zip(order, given, strict=True):
         full[axis] = scale
-    return tuple(full)
+    return tuple(full), dict(zip(order, sizes, strict=True)) if sizes else {}

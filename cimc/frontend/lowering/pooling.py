@@ -50,7 +50,7 @@ def max_pool(site: Site) -> None:
     site.refuse_output(1, "Indices")
     x = site.value()
     view, kind = pool_type(site, x)
-    out = site.out(kind=replace(kind, quant=x.type.quant))
+    out = site.out(replace(kind, quant=x.type.quant))
     site.emit(ops.Pool(out, x, "max", view.kernel, view.strides, view.pads, view.dilations))
 
 
@@ -64,7 +64,7 @@ def emit_average(site: Site, x: Value, suffix: str = "") -> Value:
     """An average pool into the node's output, or into a new value of that suffix."""
     view, kind = pool_type(site, x)
     include = bool(site.attr_int("count_include_pad"))
-    out = site.fresh(suffix, kind) if suffix else site.out(kind=kind)
+    out = site.fresh(suffix, kind) if suffix else site.out(kind)
     return site.emit(
         ops.Pool(out, x, "average", view.kernel, view.strides, view.pads, view.dilations, include)
     )
@@ -78,9 +78,7 @@ def lp_pool(site: Site) -> None:
         site.refuse("p of LpPool is impossible", "1 .. 64", str(p))
     view, kind = pool_type(site, x)
     site.emit(
-        ops.Pool(
-            site.out(kind=kind), x, "lp", view.kernel, view.strides, view.pads, view.dilations, p=p
-        )
+        ops.Pool(site.out(kind), x, "lp", view.kernel, view.strides, view.pads, view.dilations, p=p)
     )
 
 
@@ -96,7 +94,8 @@ def global_pool(site: Site) -> None:
     x = site.value()
     if len(x.shape) < 3:
         site.refuse(f"{site.op_type} needs N, C and spatial axes", have=str(x.type))
-    site.emit(ops.Reduce(site.out(), x, fn, tuple(range(2, len(x.shape)))))
+    axes = tuple(range(2, len(x.shape)))
+    site.emit(ops.Reduce(site.out(reduced(x.type, axes, True)), x, fn, axes))
 
 
 _SMALLEST = {"f16": 2.0**-14, "f64": 2.0**-1022}  # positive normal numbers
@@ -126,8 +125,19 @@ def reduce(site: Site) -> None:
         axes: tuple[int, ...] = ()  # the function of each element by itself
     else:
         axes = site.axes(given, rank) if given else tuple(range(rank))
-    keep = bool(site.attr_int("keepdims", 1))
-    site.emit(ops.Reduce(site.out(), x, _REDUCE[site.op_type], axes, keep))
+    keep = site.attr_int("keepdims", 1) == 1
+    site.emit(
+        ops.Reduce(site.out(reduced(x.type, axes, keep)), x, _REDUCE[site.op_type], axes, keep)
+    )
+
+
+def reduced(kind: Type, axes: tuple[int, ...], keep: bool) -> Type:
+    """The type after a reduction over `axes`."""
+    if keep:
+        shape = tuple(1 if axis in axes else extent for axis, extent in enumerate(kind.shape))
+    else:
+        shape = tuple(extent for axis, extent in enumerate(kind.shape) if axis not in axes)
+    return Type(kind.dtype, shape)
 
 
 @lowers("ArgMax", "ArgMin")
@@ -135,9 +145,10 @@ def arg_reduce(site: Site) -> None:
     """First index of the extreme, or the last one."""
     x = site.value()
     axis = site.axis(site.attr_int("axis"), len(x.shape))
-    keep, last = bool(site.attr_int("keepdims", 1)), bool(site.attr_int("select_last_index"))
+    keep, last = site.attr_int("keepdims", 1) == 1, bool(site.attr_int("select_last_index"))
     fn = site.op_type.removeprefix("Arg").lower()
-    site.emit(ops.ArgReduce(site.out(), x, fn, axis, keep, last))
+    out = site.out(Type("i64", reduced(x.type, (axis,), keep).shape))
+    site.emit(ops.ArgReduce(out, x, fn, axis, keep, last))
 
 
 @lowers("BatchNormalization", note="inference only")
@@ -158,7 +169,7 @@ def batch_norm(site: Site) -> None:
         site.refuse("the operands of BatchNormalization do not fit", have=have, code=codes.SHAPES)
     scale, bias, mean, variance = (site.value(i) for i in range(1, 5))
     epsilon = site.attr_float("epsilon", 1e-5)
-    out = site.out(kind=x.type)
+    out = site.out(x.type)
     site.emit(ops.BatchNorm(out, x, scale, bias, mean, variance, epsilon))
 
 
@@ -170,7 +181,9 @@ def instance_norm(site: Site) -> None:
         site.refuse("the operands of InstanceNormalization do not fit", code=codes.SHAPES)
     epsilon = site.attr_float("epsilon", 1e-5)
     site.emit(
-        ops.LayerNorm(site.out(), x, site.value(1), site.value(2), 1, epsilon, groups=x.shape[1])
+        ops.LayerNorm(
+            site.out(x.type), x, site.value(1), site.value(2), 1, epsilon, groups=x.shape[1]
+        )
     )
 
 
@@ -196,7 +209,7 @@ def group_norm(site: Site) -> None:
             have = str(site.kind(index))
             site.refuse(f"the {what} of GroupNormalization does not fit", have=have)
     scale, bias = parameters
-    site.emit(ops.LayerNorm(site.out(kind=x.type), x, scale, bias, 1, epsilon, groups))
+    site.emit(ops.LayerNorm(site.out(x.type), x, scale, bias, 1, epsilon, groups))
 
 
 @lowers("LayerNormalization", note="without its Mean and InvStdDev outputs")
@@ -207,9 +220,7 @@ def layer_norm(site: Site) -> None:
     x = site.value()
     axis = site.axis(site.attr_int("axis", -1), len(x.shape))
     epsilon = site.attr_float("epsilon", 1e-5)
-    site.emit(
-        ops.LayerNorm(site.out(kind=x.type), x, site.value(1), site.optional(2), axis, epsilon)
-    )
+    site.emit(ops.LayerNorm(site.out(x.type), x, site.value(1), site.optional(2), axis, epsilon))
 
 
 @lowers("LRN")
@@ -219,7 +230,7 @@ def lrn(site: Site) -> None:
     if len(x.shape) < 2 or not 1 <= size <= 2 * max(1, x.shape[1]) + 1:
         site.refuse("size of LRN is impossible", "1 .. twice the channels", str(size))
     alpha, beta = site.attr_float("alpha", 1e-4), site.attr_float("beta", 0.75)
-    site.emit(ops.Lrn(site.out(), x, size, alpha, beta, site.attr_float("bias", 1.0)))
+    site.emit(ops.Lrn(site.out(x.type), x, size, alpha, beta, site.attr_float("bias", 1.0)))
 
 
 @lowers("LpNormalization", note="p 1 or 2")
@@ -229,11 +240,11 @@ def lp_normalization(site: Site) -> None:
     if p not in (1, 2):
         site.refuse("p of LpNormalization is not supported", "1 or 2", str(p))
     axis = site.axis(site.attr_int("axis", -1), len(x.shape))
-    kept = replace(x.type, shape=tuple(1 if i == axis else e for i, e in enumerate(x.shape)))
+    kept = reduced(x.type, (axis,), True)
     norm = site.emit(ops.Reduce(site.fresh("norm", kept), x, f"l{p}", (axis,)))
     tiny = site.number(_SMALLEST.get(x.type.dtype, 1e-38), x.type.dtype, "tiny")
     norm = site.emit(ops.Binary(site.fresh("divisor", kept), norm, tiny, "max"))  # 0 / 0 is 0
-    site.emit(ops.Binary(site.out(), x, norm, "div"))
+    site.emit(ops.Binary(site.out(x.type), x, norm, "div"))
 
 
 @lowers("MeanVarianceNormalization")
@@ -241,7 +252,7 @@ def mean_variance(site: Site) -> None:
     """(x - mean) / (sqrt(mean of squares - squared mean) + 1e-9), as ONNX defines it."""
     x = site.value()
     axes = site.axes(site.attr_ints("axes") or (0, 2, 3), len(x.shape))
-    kept = replace(x.type, shape=tuple(1 if i in axes else e for i, e in enumerate(x.shape)))
+    kept = reduced(x.type, axes, True)
 
     def step(name: str, kind: Type, a: Value, b: Value, fn: str) -> Value:
         return site.emit(ops.Binary(site.fresh(name, kind), a, b, fn))
@@ -253,4 +264,4 @@ def mean_variance(site: Site) -> None:
     deviation = site.emit(ops.Unary(site.fresh("deviation", kept), variance, "sqrt"))
     tiny = site.number(1e-9, x.type.dtype, "tiny")
     spread = step("spread", kept, deviation, tiny, "add")
-    site.emit(ops.Binary(site.out(), step("centered", x.type, x, mean, "sub"), spread, "div"))
+    site.emit(ops.Binary(site.out(x.type), step("centered", x.type, x, mean, "sub"), spread, "div"))

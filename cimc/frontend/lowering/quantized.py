@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.frontend import codes
-from cimc.frontend.lowering.heavy import bias_of, conv_type, emit_gemm, emit_matmul
+from cimc.frontend.lowering.heavy import bias_of, conv_type, emit_gemm, emit_matmul, matmul_type
 from cimc.frontend.lowering.pooling import emit_average
 from cimc.frontend.lowering.registry import MICROSOFT, lowers
 from cimc.frontend.lowering.site import Bound, Site
@@ -101,7 +101,7 @@ def quantize(site: Site) -> None:
         )
     x = site.value(0)
     axis = _axis_of(site, scale, x.type, site.attr_int("axis", 1))
-    out = site.out(kind=Type(dtype, x.shape, _quant(scale, zero)))
+    out = site.out(Type(dtype, x.shape, _quant(scale, zero)))
     site.emit(ops.Quantize(out, x, site.value(1), site.optional(2), axis))
 
 
@@ -122,7 +122,7 @@ def dequantize(site: Site) -> None:
     if site.has(2):
         _check_zero(site, 2, scale, bound.value.type.dtype)
     axis = _axis_of(site, scale, bound.value.type, site.attr_int("axis", 1))
-    out = site.out(kind=Type(site.kind(1).dtype, bound.value.shape))
+    out = site.out(Type(site.kind(1).dtype, bound.value.shape))
     op = ops.Dequantize(out, site.value(0), site.value(1), site.optional(2), axis)
     site.emit(op)
     if bound.constant:
@@ -172,7 +172,7 @@ def _result(site: Site, index: int, shape: tuple[int, ...], dtype: str) -> tuple
     if scale.size != 1:
         site.refuse(f"{site.op_type} needs one scale for its result", have=str(site.kind(index)))
     real = site.fresh("real", Type("f32", shape))
-    out = site.out(kind=Type(dtype, shape, _quant(scale, zero)))
+    out = site.out(Type(dtype, shape, _quant(scale, zero)))
     return real, out
 
 
@@ -207,7 +207,7 @@ def qlinear_matmul(site: Site) -> None:
     a, b = _real(site, 0, "a", 0), _real(site, 3, "b", -1)
     if site.array(1).size != 1:
         site.refuse("QLinearMatMul with a scale for each row is not supported")
-    real, out = _result(site, 6, site.out_type().shape, site.kind(0).dtype)
+    real, out = _result(site, 6, matmul_type(site, a.type, b.type, "f32").shape, site.kind(0).dtype)
     emit_matmul(site, real, a, b)
     _quantized(site, 6, real, out)
 
@@ -231,7 +231,7 @@ def qgemm(site: Site) -> None:
         emit_gemm(site, real, a, b, c)
         _quantized(site, 7, real, out)
     else:
-        out = site.out(kind=Type("f32", (rows, columns)))
+        out = site.out(Type("f32", (rows, columns)))
         emit_gemm(site, out, a, b, c)
 
 

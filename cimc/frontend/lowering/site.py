@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeVar
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+from onnx import AttributeProto, NodeProto
 
 from cimc.errors import Fault, UnsupportedError
 from cimc.frontend import codes
-from cimc.frontend.tensors import ELEMENT_TYPES, MAX_ELEMENTS, ONNX_TYPES, element_name
+from cimc.frontend.tensors import MAX_ELEMENTS, is_too_large
 from cimc.ir import ops
 from cimc.ir.graph import Op, Value, digest_of
-from cimc.ir.types import Array, Quant, Type, dtype_of, numpy_dtype
+from cimc.ir.types import Array, Type, dtype_of, numpy_dtype
 
 OpT = TypeVar("OpT", bound=Op)
-# constants up to this many elements are shown to shape inference: integers (shapes), other numbers
-_SHAPE_INTEGERS, _SHAPE_NUMBERS = 4096, 16
 
 
 class Refused(UnsupportedError):
@@ -53,7 +50,6 @@ class Site:
     ops: list[Op] = field(default_factory=list)
     arrays: dict[str, Array] = field(default_factory=dict)  # of the constants in `ops`, by name
     results: dict[str, Bound] = field(default_factory=dict)  # outputs that need no op of their own
-    _types: dict[str, Type] | None = None
 
     # What the node is.
 
@@ -204,19 +200,22 @@ class Site:
         if self.wants(index):
             self.refuse(f"the {what} output of {self.op_type} is not supported")
 
-    def out(self, index: int = 0, kind: Type | None = None, quant: Quant | None = None) -> Value:
-        """The value of output `index`; its type is inferred by ONNX where it is not given."""
-        return Value(self.node.output[index], kind or replace(self.out_type(index), quant=quant))
+    def out(self, kind: Type, index: int = 0) -> Value:
+        """The value of output `index`, of that type."""
+        if index >= len(self.node.output) or not self.node.output[index]:
+            self.refuse(f"{self.op_type} leaves an output unnamed", code=codes.INVALID)
+        return Value(self.node.output[index], self.checked(kind))
 
-    def out_like(self, x: Value, index: int = 0) -> Value:
-        """Output `index` with the quantization of `x`: for ops that only move elements."""
-        return self.out(index, quant=x.type.quant)
-
-    def out_type(self, index: int = 0) -> Type:
-        """The type of output `index` as ONNX infers it from operands and attributes."""
-        if self._types is None:
-            self._types = self._inferred()
-        return self._types[self.node.output[index]]
+    def broadcast(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """The common shape of operands that broadcast."""
+        try:
+            return np.broadcast_shapes(*shapes)
+        except ValueError:
+            self.refuse(
+                f"the operands of {self.op_type} do not broadcast",
+                have=" and ".join(str(shape) for shape in shapes),
+                code=codes.SHAPES,
+            )
 
     def fresh(self, suffix: str, kind: Type) -> Value:
         """A value between the ops of this node."""
@@ -261,63 +260,11 @@ class Site:
             self.arrays[value.name] = array
         self.ops.append(ops.Constant(value, digest))
 
-    def _inferred(self) -> dict[str, Type]:
-        schema = self.schema
-        assert schema is not None, f"{self.domain} operators say their own result types"
-        kinds = {
-            name: type_proto(bound.value.type)
-            for name, bound in zip(self.node.input, self.inputs, strict=False)
-            if bound is not None
-        }
-        known = {
-            name: numpy_helper.from_array(bound.array)
-            for name, bound in zip(self.node.input, self.inputs, strict=False)
-            if bound is not None and bound.array is not None and _matters(bound.array)
-        }
-        opset = [helper.make_opsetid(self.domain, self.opset)]
-        try:
-            found = onnx.shape_inference.infer_node_outputs(
-                schema, self.node, kinds, known, None, opset, self.ir_version
-            )
-        except Exception as problem:  # InferenceError, or worse on hostile nodes
-            text = str(problem).splitlines() or [type(problem).__name__]
-            self.refuse(
-                f"the operands of {self.op_type} do not fit each other",
-                have=text[0][:300],
-                code=codes.SHAPES,
-            )
-        return {name: self._static(name, found.get(name)) for name in self.node.output if name}
-
-    def _static(self, name: str, proto: TypeProto | None) -> Type:
-        tensor = proto.tensor_type if proto is not None else TypeProto().tensor_type
-        if proto is not None and proto.WhichOneof("value") not in (None, "tensor_type"):
-            self.refuse(f"{self.op_type} makes no tensor", code=codes.NOT_A_TENSOR)
-        if tensor.elem_type not in ELEMENT_TYPES and tensor.elem_type != TensorProto.UNDEFINED:
-            self.refuse(
-                f"{self.op_type} makes elements of an unsupported type",
-                need="float16, float32, float64, bool, or an integer",
-                have=element_name(tensor.elem_type),
-                code=codes.ELEMENT_TYPE,
-            )
-        dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
-        if (
-            tensor.elem_type not in ELEMENT_TYPES
-            or not tensor.HasField("shape")
-            or len(dims) != len(tensor.shape.dim)
-        ):
-            self.refuse(
-                f"the shape of {name!r} depends on data",
-                need="shapes known at compile time",
-                help_="export with static shapes, or cut the model before this node",
-                code=codes.DATA_DEPENDENT,
-            )
-        return self.checked(Type(ELEMENT_TYPES[tensor.elem_type], tuple(dims)))
-
     def checked(self, kind: Type) -> Type:
         """`kind`, refused where it is impossible or too large."""
         if any(extent < 0 for extent in kind.shape):
             self.refuse(f"{self.op_type} makes a negative size", have=str(kind), code=codes.SHAPES)
-        if math.prod(kind.shape) > MAX_ELEMENTS:
+        if is_too_large(kind.shape):
             self.refuse(
                 f"{self.op_type} makes a tensor that is too large",
                 f"at most {MAX_ELEMENTS} elements",
@@ -325,17 +272,3 @@ class Site:
                 code=codes.TOO_LARGE,
             )
         return kind
-
-
-def type_proto(kind: Type) -> TypeProto:
-    """An IR type as ONNX writes it."""
-    proto: TypeProto = helper.make_tensor_type_proto(ONNX_TYPES[kind.dtype], kind.shape)
-    return proto
-
-
-def _matters(array: Array) -> bool:
-    """True for constants small enough to be sizes, axes or scales."""
-    wide = array.dtype in (np.int64, np.int32)
-    return bool(array.size <= (_SHAPE_INTEGERS if wide else _SHAPE_NUMBERS)) and (
-        array.dtype.itemsize > 1
-    )
