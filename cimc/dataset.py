@@ -151,22 +151,23 @@ def _is_exact(array: Array, wanted: np.dtype[np.generic]) -> bool:
         return bool((array.astype(wanted) == array).all())
 
 
-def random_dataset(inputs: Inputs, count: int, seed: int) -> Dataset:
-    """Random samples: integers uniform over their range, floats with the normal distribution.
+def random_dataset(
+    inputs: Inputs, count: int, seed: int, ranges: Mapping[str, tuple[float, float]] | None = None
+) -> Dataset:
+    """Random samples: integers uniform over their range, floats over `ranges`, else normal.
 
     Integers of more than 16 bits are 0 or 1: they are most likely indices.
     """
     random = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for name, kind in inputs:
-        wanted = numpy_dtype(kind.dtype)
         shape = (count, *kind.shape)
-        if wanted.kind == "b":
-            arrays[name] = random.integers(0, 2, shape).astype(np.bool_)
-        elif kind.is_integer:
+        if kind.is_integer:
             low, high = int_range(kind.dtype) if kind.bits <= 16 * kind.elements else (0, 1)
-            whole = random.integers(low, high, shape, np.int64, endpoint=True)
-            arrays[name] = whole.astype(wanted)
+            drawn: Array = random.integers(low, high, shape, np.int64, endpoint=True)
+        elif ranges is not None and name in ranges:
+            drawn = random.uniform(*ranges[name], shape)
         else:
-            arrays[name] = random.normal(size=shape).astype(wanted)
+            drawn = random.normal(size=shape)
+        arrays[name] = drawn.astype(numpy_dtype(kind.dtype))
     return Dataset(arrays)

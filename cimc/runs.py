@@ -12,6 +12,7 @@ Three comparisons, each with its own rule:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,9 @@ import numpy as np
 from cimc.dataset import Dataset
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Graph, Value
+from cimc.ir.ops import Quantize
 from cimc.ir.program import Program
-from cimc.ir.types import Array, numpy_dtype
+from cimc.ir.types import Array, int_range, numpy_dtype
 from cimc.sim.execute import Executor
 from cimc.target import Target
 from cimc.verify import Comparison, Reference, compare, from_reference, merge, quantized_values
@@ -63,6 +65,7 @@ class Run:
 
 
 def run_samples(
+    run: Run,
     program: Program,
     target: Target,
     data: Dataset,
@@ -70,9 +73,8 @@ def run_samples(
     *,
     engine: str = "fast",
     checked: int = 8,
-) -> Iterator[Run]:
-    """Run all samples, yielding the growing result; the first `checked` are compared inside."""
-    run = Run()
+) -> Iterator[int]:
+    """Add all samples to `run`, yielding their numbers; compare inside the first `checked`."""
     machine = Executor(program, target, engine)
     checks = _Checks(program, references, engine) if checked else None
     for number, inputs in enumerate(data):
@@ -81,7 +83,7 @@ def run_samples(
             run.outputs.setdefault(name, []).append(array)
         if checks is not None:
             checks.sample(run, number, inputs, outputs, inside=number < checked)
-        yield run
+        yield number
 
 
 class _Checks:
@@ -173,6 +175,18 @@ class _Checks:
             run.rows.append(compare(value, array, want, "op by op", 1, FLOAT_TOLERANCE))
 
 
+def input_ranges(graph: Graph) -> dict[str, tuple[float, float]]:
+    """Real numbers that each float input can stand for once it is quantized."""
+    names = {value.name for value in graph.inputs}
+    found: dict[str, tuple[float, float]] = {}
+    for op in graph.ops:
+        quant = op.out.type.quant
+        if isinstance(op, Quantize) and op.x.name in names and quant is not None:
+            low, high = int_range(op.out.type.dtype)
+            found[op.x.name] = (low - quant.zero) * quant.scale, (high - quant.zero) * quant.scale
+    return found
+
+
 def spread(program: Program) -> Program:
     """The program with an address of its own for every buffer: all tensors outlive the run."""
     ends: dict[str, int] = {}
@@ -185,12 +199,36 @@ def spread(program: Program) -> Program:
     return dataclasses.replace(program, buffers=tuple(buffers))
 
 
+def sqnr_db(got: Mapping[str, list[Array]], want: Mapping[str, list[Array]]) -> float:
+    """Signal to error ratio of all outputs of all samples: 10 log10(sum want^2 / sum error^2)."""
+    power = error = 0.0
+    for mine, theirs in zip(got.values(), want.values(), strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            wanted = b.astype(np.float64)
+            power += float(np.sum(wanted**2))
+            error += float(np.sum((a.astype(np.float64) - wanted) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(power / error) if power else -math.inf
+
+
+def agreement(got: Mapping[str, list[Array]], want: Mapping[str, list[Array]]) -> float | None:
+    """Share of samples whose largest output is at the same place."""
+    chosen, wanted = _chosen(got), _chosen(want)
+    if chosen is None or wanted is None or chosen.shape != wanted.shape:
+        return None
+    return float(np.mean(chosen == wanted))
+
+
 def accuracy(outputs: Mapping[str, list[Array]], labels: Array) -> float | None:
     """Share of samples whose largest output is the label; None where outputs are no scores."""
+    chosen = _chosen(outputs)
+    if chosen is None or len(labels) < len(chosen):
+        return None
+    return float(np.mean(chosen == labels[: len(chosen)].reshape(-1)))
+
+
+def _chosen(outputs: Mapping[str, list[Array]]) -> Array | None:
+    """The place of the largest output of each sample, for a model with one vector of scores."""
     if len(outputs) != 1:
         return None
     scores = np.concatenate(next(iter(outputs.values())))
-    if scores.ndim < 2 or scores.shape[0] > len(labels):
-        return None
-    chosen = scores.reshape(scores.shape[0], -1).argmax(axis=1)
-    return float(np.mean(chosen == labels[: len(chosen)].reshape(-1)[: len(chosen)]))
+    return scores.reshape(len(scores), -1).argmax(axis=1) if scores.ndim > 1 else None

@@ -55,12 +55,12 @@ def command(
     machine = target_name or named_in(state)
     target = load_target(machine) if machine and steps else None
     verify = "each" if verify_each else options.verify
-    observers = options.observers(console, file.parent, machine)
+    observers = options.observers(Path.cwd(), machine, Path("ir"))
     if not steps:
         verify_state(state, str(file))
     state = run_pipeline(state, steps, target=target, verify=verify, observers=observers)
     console.raise_warnings()
-    options.finish(console, observers)
+    options.finish(observers)
     if out is not None:
         save_state(state, out)
         console.note(f"wrote {out}")

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
-from cimc.cli.console import Console
-
 if TYPE_CHECKING:
     from cimc.pipeline.run import Observer
 
@@ -23,7 +21,7 @@ _META = "cimc.pipeline"
 class PipelineOptions:
     """What the person asked to see of the passes."""
 
-    dump: Path | None
+    dump: str | None  # a folder; "" for the verb's own
     after: tuple[str, ...]
     after_all: bool
     after_change: bool
@@ -31,22 +29,21 @@ class PipelineOptions:
     timing: bool
     verify: Literal["none", "final", "each"]
 
-    def observers(self, console: Console, folder: Path, target: str | None) -> list[Observer]:
-        """The observers that do it; a reproducer of an internal error goes to `folder`."""
+    def observers(self, folder: Path, target: str | None, dumps: Path) -> list[Observer]:
+        """The observers that do it; a reproducer goes to `folder`, --dump-ir alone to `dumps`."""
         from cimc.pipeline.observe import Dump, Print, Reproducer, Timing
 
         found: list[Observer] = [Timing()]
         if self.dump is not None:
-            found.append(Dump(self.dump))
+            found.append(Dump(Path(self.dump) if self.dump else dumps))
         if self.after or self.after_all or self.after_change or self.after_failure:
-            write = _to_stderr
             found.append(
-                Print(write, self.after, self.after_all, self.after_change, self.after_failure)
+                Print(_to_stderr, self.after, self.after_all, self.after_change, self.after_failure)
             )
         found.append(Reproducer(folder, target, "cimc " + " ".join(sys.argv[1:])))
         return found
 
-    def finish(self, console: Console, observers: Sequence[Observer]) -> None:
+    def finish(self, observers: Sequence[Observer]) -> None:
         """Print the times if they were asked for."""
         from cimc.pipeline.observe import Timing
 
@@ -73,11 +70,10 @@ _OPTIONS = (
     click.option(
         "--dump-ir",
         "dump",
-        type=click.Path(path_type=Path),
         metavar="[=DIR]",
         callback=_keep,
         expose_value=False,
-        help="Write the state after each pass to DIR (default: ir).",
+        help="Write the state after each pass (default: folder ir in -o).",
     ),
     click.option(
         "--print-ir-after",

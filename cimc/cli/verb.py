@@ -33,7 +33,7 @@ class Verb(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click's; `--dump-ir` alone does not take the next argument as its folder."""
         return super().parse_args(
-            ctx, ["--dump-ir=ir" if arg == "--dump-ir" else arg for arg in args]
+            ctx, ["--dump-ir=" if arg == "--dump-ir" else arg for arg in args]
         )
 
     def invoke(self, ctx: click.Context) -> object:
