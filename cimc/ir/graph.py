@@ -263,13 +263,16 @@ def ops_text(ops: Iterable[Op], tensors: Mapping[str, Array]) -> Iterator[str]:
         if op.mnemonic == "constant" and 0 < op.out.type.elements <= INLINE_ELEMENTS:
             array = tensors.get(str(getattr(op, "digest", "")))
             if array is not None:
-                values = tuple(_scalar(item) for item in array.reshape(-1).tolist())
+                values = tuple(_scalar(item) for item in array.reshape(-1))
                 line = line.replace("{digest=", f"{{value={text.literal(values)}, digest=", 1)
         yield line
 
 
-def _scalar(item: object) -> text.Literal:
-    return item if isinstance(item, bool | int | float) else str(item)
+def _scalar(item: np.generic) -> text.Literal:
+    """An element, as short as its own precision allows (0.1, not 0.10000000149011612)."""
+    if isinstance(item, np.floating):
+        return float(str(item))
+    return bool(item) if isinstance(item, np.bool_) else int(item)
 
 
 def graph_text(graph: Graph) -> str:

@@ -107,7 +107,9 @@ def _write(
             w.real[value.name] = w.constant(value.name, array)
         return w.real.get(value.name, value)
 
-    if isinstance(op, ops.Conv | ops.Matmul):
+    if isinstance(op, ops.ConvTranspose):
+        op = replace(op, x=read(op.x), w=w.weights(op.w, _floats(graph, op.w), 1)[0])
+    elif isinstance(op, ops.Conv | ops.Matmul):
         x, weight = (op.a, op.b) if isinstance(op, ops.Matmul) else (op.x, op.w)
         array = _floats(graph, weight)
         axis = array.ndim - 1 if isinstance(op, ops.Matmul) else 0
