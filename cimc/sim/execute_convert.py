@@ -148,9 +148,9 @@ def pack(form: ConverterMvm, w: NDArray[np.int64], exact_input: bool) -> Packed:
     ):
         return Packed(True, np.empty((0,) * 6, np.uint64), np.empty((0,) * 3, np.int64))
     slices = max(len(phase.slices) for phase in phases)
-    cells = np.stack([cell for phase in phases for _, cell in phase.slices])
-    signs = 2 if (cells < 0).any() else 1
-    bits = max(int(np.abs(cells).max(initial=0)).bit_length(), 1)
+    cells = [cell for phase in phases for _, cell in phase.slices]
+    signs = 2 if any((cell < 0).any() for cell in cells) else 1
+    bits = max(int(np.abs(cell).max(initial=1)).bit_length() for cell in cells)
     words = -(-min(form.active_rows, len(w)) // WORD)
     columns = w.shape[1]
     planes = np.zeros((len(phases), slices, signs, bits, words, columns), np.uint64)

@@ -54,7 +54,7 @@ class PlainEngine:
         while running:
             ready = [n for n in running if n not in waits or satisfied(waits[n], now)]
             if not ready:
-                blocked = {streams[number].name: wait for number, wait in waits.items()}
+                blocked = {streams[number].name: waits[number] for number in sorted(waits)}
                 raise stalled(blocked, now, streams)
             number = max(ready)
             waits.pop(number, None)

@@ -52,7 +52,8 @@ def content(dtype: str, seed: int) -> Array:
 
 def buffers() -> tuple[Buffer, ...]:
     """One buffer with content and one without for each type, the latter partly one upon another."""
-    found, address = [], 0
+    found: list[Buffer] = []
+    address = 0
     for dtype in DTYPES:
         size = numpy_dtype(dtype).itemsize
         if dtype in INITIAL:
@@ -74,7 +75,8 @@ def dims(draw: st.DrawFn, axes: int | None = None) -> tuple[tuple[int, int], ...
 
 def strides(draw: st.DrawFn, extents: list[int], apart: bool = False) -> list[int]:
     """One stride for each axis; `apart`: mostly such that no element is met twice."""
-    found, run = [], 1
+    found: list[int] = []
+    run = 1
     for extent in reversed(extents):
         choices = [run, run, run, -run, 2 * run]
         found.insert(0, draw(st.sampled_from(choices * 4 + [0] if apart else [*choices, 0, 1])))
@@ -152,7 +154,9 @@ def instrs(draw: st.DrawFn) -> Instr:
             dtype = draw(st.sampled_from(["i8", "i32", "f32", "i16"]))
             table = View(f"{dtype}.set", draw(affines), ((draw(st.integers(15, 20)), 2),))
             lowest = draw(st.integers(-10, -8))
-            made = Lookup(new(dtype), old("i4", "i4", "i4", "i8"), table, lowest, draw(bounds(axes)))
+            made = Lookup(
+                new(dtype), old("i4", "i4", "i4", "i8"), table, lowest, draw(bounds(axes))
+            )
         case _:
             zeros = st.integers(-5, 5)
             scales = st.sampled_from([0.5, 0.037, 1.25])
@@ -161,7 +165,12 @@ def instrs(draw: st.DrawFn) -> Instr:
                 old("i8", "i8", "i8", "u8", "i16"),
                 old("i8", "i8", "i8", "u8", "i16"),
                 draw(st.sampled_from(["add", "sub", "mul", "max", "min", "div"])),
-                *(draw(strategy) for strategy in (scales, zeros, scales, zeros, scales, zeros)),
+                draw(scales),
+                draw(zeros),
+                draw(scales),
+                draw(zeros),
+                draw(scales),
+                draw(zeros),
                 draw(st.integers(0, 9)),
                 draw(st.integers(30, 127)),
                 draw(bounds(axes)),
@@ -205,18 +214,18 @@ def patches(draw: st.DrawFn) -> Patch:
     )
 
 
-def program(streams: list[list[Item]], setup: tuple[Item, ...] = ()) -> Program:
+def program(streams: list[list[Instr]]) -> Program:
     """Streams of instructions inside the two loops, with the buffers above."""
     tensors = {b.init: content(b.dtype, n) for n, b in enumerate(buffers()) if b.init is not None}
     tensors[SHIFTS] = np.random.default_rng(1).integers(0, 20, ELEMENTS).astype(np.int32)
     bodies = []
     for number, items in enumerate(streams):
-        body = tuple(items)
+        body: tuple[Item, ...] = tuple(items)
         for var, count in reversed(LOOPS):
             body = (Loop(var, count, body),)
         bodies.append(Stream(f"s{number}", body))
     outputs = (("i8.set", Type("i8", (ELEMENTS,))),)
-    return Program("random", "none", (), outputs, buffers(), setup, tuple(bodies), tensors)
+    return Program("random", "none", (), outputs, buffers(), (), tuple(bodies), tensors)
 
 
 programs = st.lists(st.lists(instrs(), min_size=1, max_size=5), min_size=1, max_size=2).map(program)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 from hypothesis import HealthCheck, given, settings
-from random_programs import programs
 
 from cimc.errors import VerifyError
 from cimc.ir.program import Program, parse_program
 from cimc.sim.execute import Executor
+from tests.sim.random_programs import programs
 
 
 def outcome(program: Program, engine: str) -> tuple[str, bytes, bytes]:
