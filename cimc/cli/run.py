@@ -190,7 +190,8 @@ def _text(run: Run, data: Dataset, report: dict[str, Json]) -> str:
     from cimc.verify import worst
 
     lines = [
-        f"{'PASS' if run.passed else 'FAIL'}  {len(data)} samples, {run.checked} of them inside"
+        f"{'PASS' if run.passed else 'FAIL'}  {len(data)} samples, "
+        f"every tensor of {run.checked} of them compared"
     ]
     groups: dict[str, list[Comparison]] = {}
     for row in run.comparisons:

@@ -243,8 +243,10 @@ def _instr(mnemonic: str, fields: list[Json], when: list[list[str]], layer: str)
         values = {name: Value(name, _type(kind)) for name, kind in known}
         op = scan_op(Scanner(line), values, {})
         return VectorOp(op, unit, when=conditions, layer=layer)
-    make: Callable[..., Instr] = instr_named(mnemonic)
-    return make(*[_held(item) for item in fields], when=conditions, layer=layer)
+    kind = instr_named(mnemonic)
+    make: Callable[..., Instr] = kind
+    given = dict(zip(_fields(kind), map(_held, fields), strict=True))  # some are keyword-only
+    return make(**given, when=conditions, layer=layer)
 
 
 def _held(row: typing.Any) -> object:
