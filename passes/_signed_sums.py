@@ -1,0 +1,295 @@
+"""Sums of signed, shifted inputs, and how few additions they need when they share subexpressions.
+
+    y0 = x0 + x1 - x2            t  = x0 + x1
+    y1 = x0 + x1 + 4*x2    ->    y0 = t - x2
+    y2 = -x0 - x1                y1 = t + (x2 << 2)
+                                 y2 = -t
+
+A term is one integer: value << 8 | shift << 1 | negative. Values below `inputs` are inputs, the others
+are temporaries. Weights of more than two bits become signed digits in canonical form (no two adjacent
+digits are non-zero), so 7*x = (x << 3) - x.
+
+The rule is greedy: take the pair of terms, up to a common shift and sign, that occurs most often in
+all sums, make it a temporary, substitute, and go on while a pair occurs twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Sums of terms, row k being terms[start[k]:start[k + 1]]; `temps` are made first, in order.
+
+    A temporary is (value a, shift of a, value b, shift of b, sign of b): (a << s) + sign*(b << t).
+    """
+
+    inputs: int
+    start: Ints  # [rows + 1]
+    terms: Ints
+    temps: Ints  # [temporaries, 5]
+
+    @property
+    def rows(self) -> int:
+        """Number of sums."""
+        return len(self.start) - 1
+
+    @property
+    def additions(self) -> int:
+        """Additions with accumulation: one per temporary, one per term (into the accumulator)."""
+        return len(self.temps) + len(self.terms)
+
+    @property
+    def slice_additions(self) -> int:
+        """Additions that only form the sums: one less for each sum that is not empty."""
+        lengths = np.diff(self.start)
+        return len(self.temps) + int(np.maximum(lengths - 1, 0).sum())
+
+    def matrix(self) -> Ints:
+        """The weights that the sums stand for: [rows, inputs]."""
+        values = np.zeros((self.inputs + len(self.temps), self.inputs), np.int64)
+        values[: self.inputs] = np.eye(self.inputs, dtype=np.int64)
+        for place, (a, s, b, t, sign) in enumerate(self.temps.tolist(), self.inputs):
+            values[place] = (values[a] << s) + sign * (values[b] << t)
+        found = np.zeros((self.rows, self.inputs), np.int64)
+        for row in range(self.rows):
+            for term in self.terms[self.start[row] : self.start[row + 1]].tolist():
+                found[row] += (values[term >> 8] << (term >> 1 & 0x7F)) * (1 - 2 * (term & 1))
+        return found
+
+
+def signed_sums(weights: Ints) -> Sums:
+    """The sums weights @ x, a term for each non-zero signed digit: no sharing yet."""
+    start, terms = _digits(np.ascontiguousarray(weights, np.int64))
+    return Sums(weights.shape[1], start, terms, np.zeros((0, 5), np.int64))
+
+
+def reduced(sums: Sums, max_values: int = 1 << 20) -> Sums:
+    """The same sums with common subexpressions shared; at most `max_values` inputs and temporaries."""
+    start, terms, temps = _share(sums.inputs, sums.start, sums.terms.copy(), max_values)
+    return Sums(sums.inputs, start, terms, temps)
+
+
+@njit(cache=True)
+def _digits(weights):
+    """Canonical signed digits of every weight, row by row."""
+    rows, inputs = weights.shape
+    start = np.zeros(rows + 1, np.int64)
+    for counting in (True, False):
+        count = 0
+        if not counting:
+            terms = np.empty(start[rows], np.int64)
+        for row in range(rows):
+            for value in range(inputs):
+                rest = weights[row, value]
+                shift = 0
+                while rest != 0:
+                    if rest & 1:
+                        digit = 2 - (rest & 3)
+                        rest -= digit
+                        if not counting:
+                            terms[count] = value << 8 | shift << 1 | (1 if digit < 0 else 0)
+                        count += 1
+                    rest >>= 1
+                    shift += 1
+            start[row + 1] = count
+    return start, terms
+
+
+@njit(cache=True)
+def _pair_key(one, two):
+    """What two terms have in common with all pairs of the same form; the lower term comes first."""
+    if one >> 1 > two >> 1:
+        one, two = two, one
+    apart = (two >> 1 & 0x7F) - (one >> 1 & 0x7F) + 64
+    return (((one >> 8) << 24 | two >> 8) << 7 | apart) << 1 | (one ^ two) & 1
+
+
+@njit(cache=True)
+def _grown(array):
+    larger = np.empty(2 * len(array), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+@njit(cache=True)
+def _find(table, keys, key):
+    """Place of `key` in the hash table; the entry there is -1 if the key is new."""
+    mask = len(table) - 1
+    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+    place = np.int64(mixed >> np.uint64(32)) & mask
+    while table[place] >= 0 and keys[table[place]] != key:
+        place = (place + 1) & mask
+    return place
+
+
+@njit(cache=True)
+def _match(terms, first, end, used, a, b, apart, negative):
+    """The first two unused terms of a row that make up the pair; (-1, -1) if there are none."""
+    for i in range(first, end):
+        if terms[i] >> 8 != a or used[i]:
+            continue
+        wanted = ((b << 7) + (terms[i] >> 1 & 0x7F) + apart) << 1 | (terms[i] & 1) ^ negative
+        for j in range(first, end):
+            if terms[j] == wanted and not used[j] and i != j:
+                return i, j
+    return -1, -1
+
+
+@njit(cache=True)
+def _rehashed(keys, pairs, size):
+    table = np.full(size, -1, np.int64)
+    for pair in range(pairs):
+        table[_find(table, keys, keys[pair])] = pair
+    return table
+
+
+@njit(cache=True)
+def _share(inputs, start, terms, max_values):
+    """Greedy pair substitution; `terms` is overwritten."""
+    rows = len(start) - 1
+    length = start[1:] - start[:-1]
+    words = (rows + 63) // 64
+    where = np.zeros((min(max_values, inputs + len(terms)) + 1, words), np.uint64)  # sums by value
+    temps = np.zeros((64, 5), np.int64)
+    made = 0
+    # pairs: keys and counts by number, and a hash table that finds the number
+    keys, counts = np.empty(1024, np.int64), np.empty(1024, np.int64)
+    table = np.full(4096, -1, np.int64)
+    pairs = 0
+    # pairs by count: stacks as linked lists, whose entries may be out of date
+    heads = np.full(len(terms) + 2, -1, np.int64)
+    items, below = np.empty(1024, np.int64), np.empty(1024, np.int64)
+    entries = stacked = top = 0
+    used = np.zeros(len(terms), np.bool_)
+    touched = np.empty(rows, np.int64)  # rows to look for pairs in: first all, then the changed ones
+    for row in range(rows):
+        touched[row] = row
+        for i in range(start[row], start[row + 1]):
+            where[terms[i] >> 8, row >> 6] |= np.uint64(1) << np.uint64(row & 63)
+    found = rows
+    new = -1
+    while True:
+        # count the new pairs of the touched rows: all pairs at first, then those of the temporary
+        for place in range(found):
+            row = touched[place]
+            first, end = start[row], start[row] + length[row]
+            for i in range(first, end):
+                if new >= 0 and terms[i] >> 8 != new:
+                    continue
+                for j in range(first, i if new < 0 else end):
+                    if j == i or (j > i and terms[j] >> 8 == new):
+                        continue  # a pair of two new terms is counted once
+                    key = _pair_key(terms[i], terms[j])
+                    at = _find(table, keys, key)
+                    if table[at] >= 0:
+                        counts[table[at]] += 1
+                        continue
+                    if pairs == len(keys):
+                        keys, counts = _grown(keys), _grown(counts)
+                    keys[pairs], counts[pairs] = key, 1
+                    table[at] = pairs
+                    pairs += 1
+                    if 2 * pairs > len(table):
+                        table = _rehashed(keys, pairs, 2 * len(table))
+        for pair in range(pairs - 1, stacked - 1, -1):
+            if counts[pair] < 2:
+                continue
+            if entries == len(items):
+                items, below = _grown(items), _grown(below)
+            items[entries], below[entries] = pair, heads[counts[pair]]
+            heads[counts[pair]] = entries
+            entries += 1
+            top = max(top, counts[pair])
+        stacked = pairs
+        # the most frequent pair
+        found = 0
+        while found == 0 and top >= 2 and inputs + made < max_values:
+            entry = heads[top]
+            if entry < 0:
+                top -= 1
+                continue
+            heads[top] = below[entry]
+            pair = items[entry]
+            if counts[pair] != top:  # out of date: to the stack where it belongs now
+                if counts[pair] >= 2:
+                    below[entry] = heads[counts[pair]]
+                    heads[counts[pair]] = entry
+                continue
+            negative, apart = keys[pair] & 1, (keys[pair] >> 1 & 0x7F) - 64
+            a, b = keys[pair] >> 32, keys[pair] >> 8 & 0xFFFFFF
+            matches = 0
+            for word in range(words):
+                both = where[a, word] & where[b, word]
+                row = word * 64
+                while both != 0:
+                    if both & np.uint64(1):
+                        first, end = start[row], start[row] + length[row]
+                        here = 0
+                        i, j = _match(terms, first, end, used, a, b, apart, negative)
+                        while i >= 0:
+                            used[i] = used[j] = True
+                            here += 1
+                            i, j = _match(terms, first, end, used, a, b, apart, negative)
+                        used[first:end] = False
+                        if here:
+                            touched[found] = row
+                            found += 1
+                            matches += here
+                    both >>= np.uint64(1)
+                    row += 1
+            if matches < 2:  # occurrences overlap (x + 4x + 16x)
+                counts[pair] = matches
+                found = 0
+        if found == 0:
+            break
+        if made == len(temps):
+            larger = np.zeros((2 * made, 5), np.int64)
+            larger[:made] = temps
+            temps = larger
+        temps[made, 0], temps[made, 1] = a, max(0, -apart)
+        temps[made, 2], temps[made, 3] = b, max(0, apart)
+        temps[made, 4] = 1 - 2 * negative
+        new = inputs + made
+        made += 1
+        for place in range(found):
+            row = touched[place]
+            first = start[row]
+            end = first + length[row]
+            i, j = _match(terms, first, end, used, a, b, apart, negative)
+            while i >= 0:
+                one, two = terms[i], terms[j]
+                counts[table[_find(table, keys, _pair_key(one, two))]] -= 1
+                for x in range(first, end):
+                    # pairs with temporaries made in this round are not counted yet
+                    if x != i and x != j and terms[x] >> 8 != new:
+                        counts[table[_find(table, keys, _pair_key(terms[x], one))]] -= 1
+                        counts[table[_find(table, keys, _pair_key(terms[x], two))]] -= 1
+                shift = min(one >> 1 & 0x7F, two >> 1 & 0x7F)
+                for x in range(max(i, j), end - 1):
+                    terms[x] = terms[x + 1]
+                terms[min(i, j)] = new << 8 | shift << 1 | one & 1
+                end -= 1
+                i, j = _match(terms, first, end, used, a, b, apart, negative)
+            length[row] = end - first
+            mark = np.uint64(1) << np.uint64(row & 63)
+            where[new, row >> 6] |= mark
+            where[a, row >> 6] &= ~mark
+            where[b, row >> 6] &= ~mark
+            for x in range(first, end):
+                if terms[x] >> 8 == a or terms[x] >> 8 == b:
+                    where[terms[x] >> 8, row >> 6] |= mark
+    final = np.zeros(rows + 1, np.int64)
+    for row in range(rows):
+        final[row + 1] = final[row] + length[row]
+    left = np.empty(final[rows], np.int64)
+    for row in range(rows):
+        left[final[row] : final[row + 1]] = terms[start[row] : start[row] + length[row]]
+    return final, left, temps[:made].copy()
