@@ -1,0 +1,107 @@
+"""detect-ternary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cimc.ir.evaluate import evaluate
+from cimc.ir.graph import Graph
+from cimc.passes.detect_ternary import detect_ternary
+from tests.conftest import Golden
+from tests.ir.graphs import random_inputs
+from tests.passes.texts import graph_of
+
+
+def same(before: Graph, after: Graph) -> bool:
+    """True where several random inputs give equal results."""
+    return all(
+        (evaluate(before, inputs)["y"] == evaluate(after, inputs)["y"]).all()
+        for inputs in (random_inputs(before, seed) for seed in range(4))
+    )
+
+
+def dense(weights: str, bias: str, multiplier: str = "0.001") -> Graph:
+    """A small layer with eight inputs and two outputs."""
+    return graph_of(f"""
+        %x : u8[3,8]<0.1,10> = input
+        %w : i8[8,2] = constant {{value=({weights})}}
+        %b : i32[2] = constant {{value=({bias})}}
+        %m : f32[1] = constant {{value=({multiplier},)}}
+        %s : i32[3,2] = matmul %x, %w, %b @("Gemm_0",)
+        %y : u8[3,2]<0.5,3> = requant %s, %m, _ {{axis=1, low=0, high=255}} @("Q_1",)
+        return %y""")
+
+
+SEVENS = "7, 0, -7, 0, 0, 127, 7, -127, 0, 0, 7, 127, 7, 127, 0, 0"
+
+
+def test_a_factor_goes_into_the_multiplier(golden: Golden) -> None:
+    before = dense(SEVENS, "-70, 1270")
+    after = detect_ternary(before)
+    assert same(before, after)
+    golden.check(after)
+
+
+def test_a_bias_that_is_no_multiple_keeps_the_factor(golden: Golden) -> None:
+    before = dense(SEVENS, "-71, 1270")
+    after = detect_ternary(before)
+    assert same(before, after)
+    golden.check(after)
+
+
+def test_signs_alone_need_nothing_else() -> None:
+    before = dense("1, 0, -1, 0, 0, 1, 1, -1, 0, 0, 1, 1, 1, 1, 0, 0", "-71, 1270")
+    after = detect_ternary(before)
+    assert same(before, after)
+    assert [op.mnemonic for op in after.ops] == [op.mnemonic for op in before.ops]
+    assert after.producers()["s"].nodes == ("Gemm_0",)
+
+
+def test_other_weights_are_left_alone() -> None:
+    before = dense(SEVENS.replace("-127", "-126"), "0, 0")
+    assert detect_ternary(before) == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 127),
+    st.integers(1, 127),
+    st.booleans(),
+    st.floats(2.0**-16, 0.0625, width=32),
+    st.integers(0, 2**16),
+)
+def test_results_are_equal_whatever_the_factors(
+    a: int, b: int, is_multiple: bool, multiplier: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(-1, 2, (8, 2)) * np.array([a, b])
+    bias = rng.integers(-50, 50, 2) * (np.array([a, b]) if is_multiple else 37)
+    before = dense(
+        ", ".join(map(str, weights.reshape(-1))), ", ".join(map(str, bias)), repr(multiplier)
+    )
+    after = detect_ternary(before)
+    assert same(before, after)
+    constants = [op.out.type.dtype for op in after.ops if op.mnemonic == "constant"]
+    assert "i2" in constants
+    assert "i8" not in constants
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_convolutions(group: int) -> None:
+    shape = "2,2,2,1" if group == 1 else "2,1,2,2"
+    values = "9, 0, -9, 9, 0, -4, 4, 0"
+    before = graph_of(f"""
+        %x : i8[1,2,4,4]<0.1,-3> = input
+        %w : i8[{shape}] = constant {{value=({values})}}
+        %b : i32[2] = constant {{value=(1, 8)}}
+        %m : f32[2] = constant {{value=(0.01, 0.02)}}
+        %s : i32[1,2,3,{4 if group == 1 else 3}] = conv %x, %w, %b {{strides=(1, 1),
+          pads=(0, 0, 0, 0), dilations=(1, 1), group={group}}}
+        %y : i8[1,2,3,{4 if group == 1 else 3}]<0.5,3> = requant %s, %m, _ {{low=3, high=99}}
+        return %y""")
+    after = detect_ternary(before)
+    assert same(before, after)
+    assert "i2" in {op.out.type.dtype for op in after.ops}
