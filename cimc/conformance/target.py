@@ -80,10 +80,12 @@ def _machine_results(kind: Kind, target: Target) -> Iterator[Result]:
     yield _tried("prices name their keys", target.name, lambda: _known_keys(keys, target))
 
 
-def sample_results(graph: Graph, target: Target) -> Iterator[Result]:
+def sample_results(
+    graph: Graph, target: Target, levels: tuple[int, ...] = LEVELS
+) -> Iterator[Result]:
     """All checks on one sample graph."""
     kind = load_kind(target.kind)
-    for level in LEVELS:
+    for level in levels:
         subject = f"{graph.name} -O{level}"
         try:
             made = compile_sample(graph, target, level)
@@ -100,7 +102,7 @@ def sample_results(graph: Graph, target: Target) -> Iterator[Result]:
             "every event has a price": partial(_priced, made, kind, target),
             "every layer has an estimate": partial(_estimated, made, kind, target),
         }
-        if level == LEVELS[-1]:
+        if level == levels[-1]:
             checks["a program without one of its streams fails"] = partial(_mutants, made, target)
         for name, run in checks.items():
             yield _tried(name, subject, run)

@@ -26,7 +26,7 @@ from functools import cache
 from importlib import metadata
 from typing import ParamSpec, TypeAlias, TypeVar
 
-from cimc.errors import Fault, InternalError, UsageError, raise_if
+from cimc.errors import Fault, InternalError, UsageError, raise_if, warn
 from cimc.ir.graph import Graph
 from cimc.ir.program import Program
 from cimc.ir.text import Literal
@@ -194,7 +194,11 @@ def pass_named(name: str) -> Pass:
 
 
 def all_passes() -> tuple[Pass, ...]:
-    """Every pass, by name."""
-    for module in pass_modules().values():
-        importlib.import_module(module)
+    """Every pass, by name; a plug-in that cannot be imported is a warning."""
+    for name, module in pass_modules().items():
+        try:
+            importlib.import_module(module)
+        except Exception as problem:  # a plug-in may fail in any way
+            have = f"{type(problem).__name__}: {problem}"
+            warn(Fault(f"pass {name} cannot be imported from {module}", have=have, code="CIM4006"))
     return tuple(_PASSES[name] for name in sorted(_PASSES))
