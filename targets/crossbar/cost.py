@@ -8,10 +8,11 @@ the network to the bank of the core that reads them, where later reads are local
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cimc.ir.graph import operands
+from cimc.ir.graph import Op, operands
 from cimc.ir.program import (
     Accumulate,
     Buffer,
@@ -31,6 +32,7 @@ from cimc.kind import Cost, Price, common_area, common_prices, core_of, level_of
 from cimc.target import Target
 from cimc.targets.crossbar.analog_mvm import AnalogMvm, input_steps
 from cimc.targets.crossbar.plan import cells_of, convert_cycles, mvm_cycles, spec_of
+from cimc.targets.crossbar.pool_row import PoolRow
 from cimc.targets.crossbar_spec import CrossbarSpec
 
 
@@ -65,9 +67,11 @@ def instruction_cost(instr: Instr, buffers: Mapping[str, Buffer], target: Target
         case AnalogMvm():
             return analog_mvm_cost(instr, buffers, target)
         case VectorOp():
-            return vector_op_cost(instr, target)
+            return vector_cost(op_work(instr.op, instr.unit), target)
         case Copy() if level_of(buffers[instr.dst.buffer].memory).startswith("array"):
             return programming_cost(instr, buffers, target)
+        case _ if all(not core_of(buffers[view.buffer].memory) for view in views(instr).values()):
+            return vector_cost(row_work(instr, buffers), target)
         case _:
             return tile_cost(instr, buffers, target)
 
@@ -129,25 +133,58 @@ def programming_cost(instr: Copy, buffers: Mapping[str, Buffer], target: Target)
     return tally.cost()
 
 
-def vector_op_cost(instr: VectorOp, target: Target) -> Cost:
-    """A whole-tensor op: every core's vector unit works on its part, out of its bank."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the vector units do for one instruction on tensors in the outermost memory."""
+
+    elements: int
+    is_float: bool
+    read_bits: int
+    written_bits: int
+    unit: str = "vector"
+
+
+def op_work(op: Op, unit: str = "vector") -> Work:
+    """A whole-tensor op."""
+    elements, is_float = vector_work(op)
+    read = sum(value.type.bits for value in dict.fromkeys(operands(op)))
+    return Work(elements, is_float, read, op.out.type.bits, unit)
+
+
+def row_work(instr: Instr, buffers: Mapping[str, Buffer]) -> Work:
+    """One row of a tensor; tables of look-ups are kept in the vector units."""
+    bits = {name: bits_of(buffers[view.buffer].dtype) for name, view in views(instr).items()}
+    dst = views(instr)["dst"]
+    written = dst.elements * bits["dst"]
+    if isinstance(instr, PoolRow):
+        elements = dst.elements * math.prod(instr.kernel)
+        return Work(elements, False, instr.read_elements * bits["src"], written)
+    read = sum(
+        view.elements * bits[name]
+        for name, view in views(instr).items()
+        if name not in ("dst", "table")
+    )
+    return Work(dst.elements, False, read, written)
+
+
+def vector_cost(work: Work, target: Target) -> Cost:
+    """Every core's vector unit works on its part, out of its own bank.
+
+    max(elements / lanes, bits / bank width), of all cores together
+    """
     spec, (outer, *_) = target.spec, target.spec.memory
     memory = spec.memory[outer]
-    elements, is_float = vector_work(instr.op)
-    lanes = (spec.vector.float_lanes if is_float else spec.vector.lanes) * spec.cores
-    read = sum(value.type.bits for value in dict.fromkeys(operands(instr.op)))
-    written = instr.op.out.type.bits
-    tally = Tally()
-    tally.hold(instr.unit, max(1, -(-elements // lanes)))
+    lanes = (spec.vector.float_lanes if work.is_float else spec.vector.lanes) * spec.cores
+    tally = Tally(latency=memory.latency_cycles)
+    tally.hold(work.unit, max(1, -(-work.elements // lanes)))
     for bits, width in (
-        (read, memory.read_bits_per_cycle),
-        (written, memory.write_bits_per_cycle),
+        (work.read_bits, memory.read_bits_per_cycle),
+        (work.written_bits, memory.write_bits_per_cycle),
     ):
         tally.hold(f"{outer}.banks", -(-bits // (width * spec.cores)))
-    tally.count(f"{outer}.read_bits", read)
-    tally.count(f"{outer}.write_bits", written)
-    tally.count("vector.float_ops" if is_float else "vector.ops", elements)
-    tally.latency = memory.latency_cycles
+    tally.count(f"{outer}.read_bits", work.read_bits)
+    tally.count(f"{outer}.write_bits", work.written_bits)
+    tally.count("vector.float_ops" if work.is_float else "vector.ops", work.elements)
     return tally.cost()
 
 

@@ -7,54 +7,92 @@ Events are exact: they equal those of the program, whatever copies were chosen.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
-from cimc.ir.graph import Graph, Op, Value
-from cimc.ir.ops import Binary, Conv, Lut, Matmul, Requant
-from cimc.ir.program import VectorOp
+from cimc.ir.graph import Graph, Op, Value, operands
+from cimc.ir.ops import Binary, Conv, Lut, Matmul, Pool, Requant
 from cimc.ir.tiles import Layer, Tiles
 from cimc.ir.types import bits_of
 from cimc.kind import Cost
 from cimc.target import Target
-from cimc.targets.crossbar.cost import mvm_events, vector_op_cost
-from cimc.targets.crossbar.mapping import Place, heavy_op, matrix_of, pass_cycles, places
+from cimc.targets.crossbar.cost import Work, mvm_events, op_work, vector_cost
+from cimc.targets.crossbar.mapping import heavy_op, matrix_of, pass_cycles, places
 from cimc.targets.crossbar.plan import Plan, convert_cycles, plan_of, spec_of
+from cimc.targets.crossbar.rows import row_layers
 
 
 def layer_estimate(layer: Layer, tiles: Tiles, target: Target) -> Cost:
     """Cycles until a layer is done with one sample whose inputs are all there, and its events."""
-    producers = tiles.graph.producers()
     events: Counter[str] = Counter()
+    if layer.place == "macro":
+        for event, times in _events(layer, tiles.graph, target):
+            events[event] += times
+    else:
+        for work, times in vector_steps(layer, tiles):
+            counted = dict(vector_cost(work, target).events)
+            events.update({event: count * times for event, count in counted.items()})
+    shown = tuple(sorted((event, times) for event, times in events.items() if times))
+    return Cost((), layer_cycles(layer, tiles, target), shown)
+
+
+def layer_cycles(layer: Layer, tiles: Tiles, target: Target) -> int:
+    """Cycles until a layer is done with one sample whose inputs are all there."""
     if layer.place != "macro":
-        cycles = 0
-        for name in layer.ops:
-            unit = "host" if layer.place == "host" else "vector"
-            cost = vector_op_cost(VectorOp(producers[name], unit), target)
-            cycles += cost.cycles
-            events.update(dict(cost.events))
-        return Cost((), cycles, tuple(sorted(events.items())))
-    assert layer.nest is not None
-    op = heavy_op(layer, producers)
-    plan = plan_of(op, matrix_of(op, producers, tiles.graph.tensors), target)
-    copies = layer.nest.option("rows", 1) * layer.nest.option("columns", 1)
-    start, per_core = layer.nest.option("array", 0), spec_of(target).array.per_core
-    placed = tuple(places(plan, copies, start, per_core))
-    for event, times in _events(layer, plan, placed, copies, tiles.graph, target):
-        events[event] += times
+        steps = vector_steps(layer, tiles)
+        return sum(vector_cost(work, target).cycles * times for work, times in steps)
+    plan, copies = _plan(layer, tiles.graph, target)
     positions = plan.shape.n * plan.shape.p * plan.shape.q
     widest = max(min(block.channels, plan.width) for block in plan.blocks)
     last = convert_cycles(widest * plan.converted, spec_of(target))
-    cycles = positions // copies * pass_cycles(plan, target) + last
-    return Cost((), cycles, tuple(sorted((e, n) for e, n in events.items() if n)))
+    return positions // copies * pass_cycles(plan, target) + last
 
 
-def _events(
-    layer: Layer, plan: Plan, placed: tuple[Place, ...], copies: int, graph: Graph, target: Target
-) -> Iterator[tuple[str, int]]:
-    """Events of all output positions; each of `placed` serves its share of them."""
+def _plan(layer: Layer, graph: Graph, target: Target) -> tuple[Plan, int]:
+    """A mapped layer's plan and number of copies."""
+    assert layer.nest is not None
+    producers = graph.producers()
+    op = heavy_op(layer, producers)
+    plan = plan_of(op, matrix_of(op, producers, graph.tensors), target)
+    return plan, layer.nest.option("rows", 1) * layer.nest.option("columns", 1)
+
+
+def vector_steps(layer: Layer, tiles: Tiles) -> Iterator[tuple[Work, int]]:
+    """Work of the vector units for a layer, and how often: whole tensors, or row by row."""
+    producers = tiles.graph.producers()
+    if layer.name in row_layers(tiles):
+        op = producers[layer.name]
+        yield row_work(op), op.out.shape[0] * op.out.shape[2]
+        return
+    for name in layer.ops:
+        yield op_work(producers[name], "host" if layer.place == "host" else "vector"), 1
+
+
+def row_work(op: Op) -> Work:
+    """Work for one row of the result, or of the operands where they are repeated along it."""
+    _, channels, _, columns = op.out.shape
+    elements = channels * columns
+    written = elements * bits_of(op.out.type.dtype)
+    if isinstance(op, Pool):
+        _, depth, height, width = op.x.shape
+        reach = min((op.kernel[0] - 1) * op.dilations[0] + 1, height)
+        read = depth * reach * width * bits_of(op.x.type.dtype)
+        return Work(elements * math.prod(op.kernel), False, read, written)
+    read = 0
+    for value in (op.a, op.b) if isinstance(op, Binary) else operands(op)[:1]:
+        _, depth, _, width = (*(1,) * (4 - len(value.shape)), *value.shape)
+        read += depth * width * bits_of(value.type.dtype)
+    return Work(elements, False, read, written)
+
+
+def _events(layer: Layer, graph: Graph, target: Target) -> Iterator[tuple[str, int]]:
+    """Events of all output positions of a macro layer; each place serves its share of them."""
+    assert layer.nest is not None
+    plan, copies = _plan(layer, graph, target)
     spec, shape = spec_of(target), plan.shape
     outer, inputs, sums = spec.memory
+    placed = places(plan, copies, layer.nest.option("array", 0), spec.array.per_core)
     share = shape.n * shape.p * shape.q // copies
     producers = graph.producers()
     heavy = heavy_op(layer, producers)

@@ -47,9 +47,11 @@ from cimc.lowering import (
 )
 from cimc.target import Target
 from cimc.targets.crossbar.analog_mvm import AnalogMvm
+from cimc.targets.crossbar.estimate import layer_cycles
 from cimc.targets.crossbar.mapping import Place, heavy_op, matrix_of, places
 from cimc.targets.crossbar.plan import Block, Plan, plan_of, spec_of
 from cimc.targets.crossbar.residence import fitted
+from cimc.targets.crossbar.rows import row_layers, row_stream
 
 HOST = "host"  # weights come from outside the chip, once
 
@@ -57,12 +59,16 @@ HOST = "host"  # weights come from outside the chip, once
 def lower_tiles(tiles: Tiles, target: Target) -> Program:
     """The program of mapped tiles; addresses are still open."""
     builder = Builder(tiles.graph, target)
+    by_rows = row_layers(tiles)
     for layer in tiles.layers:
         if layer.place == "macro":
             builder.add(_MacroLayer(builder, layer, target).stream())
+        elif layer.name in by_rows:
+            builder.add(row_stream(builder, layer))
         else:
             builder.add(vector_layer(builder, layer))
-    return fitted(builder.program(tiles.target), target)
+    cycles = [layer_cycles(layer, tiles, target) for layer in tiles.layers]
+    return fitted(builder.program(tiles.target), target, cycles)
 
 
 @dataclass(frozen=True, slots=True)

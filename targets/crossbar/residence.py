@@ -1,14 +1,19 @@
 """Which layers run one after the other so that the feature maps fit into the banks.
 
 A pipelined layer's result is held as a whole while the pipeline runs. Where all results together
-exceed the outermost memory, the first layers, which have the largest ones, are joined into one
-stream: they run in turn, and their results share room.
+exceed the outermost memory, a run of layers is joined into one stream: they work in turn, and their
+results share room. Of all runs that are long enough the one is taken that has the least to do.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cimc.errors import Fault, warn
 from cimc.ir.graph import operands
@@ -28,43 +33,85 @@ from cimc.ir.types import numpy_dtype
 from cimc.target import Target
 
 
-def fitted(program: Program, target: Target) -> Program:
-    """The program with as few of its first streams joined as the outermost memory asks for."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes of each buffer in the outermost memory, first and last stream to touch it."""
+
+    size: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    end: NDArray[np.int64]
+
+    def need(self, first: int, after: int) -> int:
+        """Bytes at once where the streams `first` .. `after` - 1 are joined."""
+        inside = (self.begin >= first) & (self.end < after)
+        always = int(self.size[~inside].sum())
+        change = np.zeros(after - first + 2, np.int64)
+        np.add.at(change, self.begin[inside] - first, self.size[inside])
+        np.add.at(change, self.end[inside] - first + 1, -self.size[inside])
+        return always + int(change.cumsum().max())
+
+
+def fitted(program: Program, target: Target, cycles: Sequence[int]) -> Program:
+    """The program with some of its streams joined, if the outermost memory asks for it.
+
+    `cycles` says for each stream how long it takes alone.
+    """
     outer, memory = next(iter(target.spec.memory.items()))
     size = memory.size_bits // 8
     touched = _touched(program, outer)
-    count = next((n for n in _prefixes(program) if _need(n, touched) <= size), None)
-    if count == 0 or count is None:  # all fit, or not even one after the other: allocate says so
+    if not touched:
         return program
+    held = Held(*(np.array(column, np.int64) for column in zip(*touched.values(), strict=True)))
+    count = len(program.streams)
+    if held.need(0, 0) <= size or held.need(0, count) > size:
+        return program  # nothing to do, or too little room even so: allocate says what is needed
+    first, after = _run(held, size, cycles)
     warn(
         Fault(
-            f"{program.name}: its first {count} layers run one after the other, not as a pipeline",
-            need=f"{_need(0, touched)} bytes for all feature maps at once",
+            f"{program.name}: {after - first} layers run one after the other, not as a pipeline",
+            need=f"{held.need(0, 0)} bytes for all feature maps at once",
             have=f"{size} bytes ({target.path}: memory.{outer}.size_bits)",
             help="a larger memory, or a machine of more chips",
             code="CIM3103",
+            context=(
+                ("layers", f"{program.streams[first].name} to {program.streams[after - 1].name}"),
+            ),
         )
     )
-    first, rest = program.streams[:count], program.streams[count:]
-    inner = {name for name, (_, _, end) in touched.items() if end < count}
+    inner = {name for name, (_, begin, end) in touched.items() if begin >= first and end < after}
+    return dataclasses.replace(program, streams=tuple(_joined(program, first, after, inner)))
+
+
+def _run(held: Held, size: int, cycles: Sequence[int]) -> tuple[int, int]:
+    """The run of streams with the fewest cycles whose joining makes all fit."""
+    count = len(cycles)
+    runs = []
+    for first in range(count):
+        if held.need(first, count) > size:
+            break  # nor does a later, shorter run
+        lengths = range(first, count + 1)
+        after = lengths[bisect.bisect_left(lengths, -size, key=lambda n: -held.need(first, n))]
+        runs.append((sum(cycles[first:after]), first, after))
+    _, first, after = min(runs)
+    return first, after
+
+
+def _joined(program: Program, first: int, after: int, inner: set[str]) -> Iterator[Stream]:
+    run = program.streams[first:after]
     made = {
         instr.buffer
-        for stream in first
+        for stream in run
         for instr, _ in walk(stream.body)
         if isinstance(instr, Signal)
     }
-    body = tuple(item for stream in first for item in _without(stream.body, made, inner))
-    joined = Stream(f"{first[0].name} to {first[-1].name}", body)
-    return dataclasses.replace(program, streams=(joined, *rest))
-
-
-def _prefixes(program: Program) -> Iterator[int]:
-    yield 0
-    yield from range(2, len(program.streams) + 1)
+    body = tuple(item for stream in run for item in _without(stream.body, made, inner))
+    yield from program.streams[:first]
+    yield Stream(f"{run[0].name} to {run[-1].name}", body)
+    yield from program.streams[after:]
 
 
 def _touched(program: Program, outer: str) -> Mapping[str, tuple[int, int, int]]:
-    """Bytes and the first and last stream of each buffer in the outermost memory.
+    """Bytes, first and last stream of each buffer in the outermost memory.
 
     Inputs, outputs and constants count as touched by a stream after all others: they stay.
     """
@@ -83,16 +130,6 @@ def _touched(program: Program, outer: str) -> Mapping[str, tuple[int, int, int]]
                     end = len(program.streams) if name in fixed else number
                     found[name] = (_bytes(buffers[name]), begin, end)
     return found
-
-
-def _need(count: int, touched: Mapping[str, tuple[int, int, int]]) -> int:
-    """Bytes at once where the first `count` streams are joined."""
-    always = sum(size for size, _, end in touched.values() if end >= count)
-    during = [
-        sum(size for size, begin, end in touched.values() if end < count and begin <= now <= end)
-        for now in range(count)
-    ]
-    return always + max(during, default=0)
 
 
 def _bytes(buffer: Buffer) -> int:

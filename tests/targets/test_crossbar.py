@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,14 +10,15 @@ import numpy as np
 import pytest
 
 from cimc.conformance.samples import sample_graphs, sample_inputs
-from cimc.errors import FitError
+from cimc.errors import CimcWarning, FitError
 from cimc.ir import ops
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Graph, Op, Value, digest_of
 from cimc.ir.program import Program, executions, walk
 from cimc.ir.tiles import Tiles
-from cimc.ir.types import Array, Quant, Type, numpy_dtype
+from cimc.ir.types import Array, Quant, Type
 from cimc.kind import Kind, Options, load_kind
+from cimc.passes.allocate import allocate
 from cimc.passes.tile import tile
 from cimc.sim.execute import execute
 from cimc.target import Target, load_target
@@ -32,18 +32,6 @@ OFFSET = {"array.encoding": "offset", "adc.bits": 9}
 def mapped(graph: Graph, target: Target, level: int = 2) -> Tiles:
     """The graph's layers with their places on the target."""
     return KIND.map(tile(graph, target=target), target, Options(level=level))
-
-
-def addressed(program: Program) -> Program:
-    """All buffers one after the other."""
-    tops: dict[str, int] = {}
-    placed = []
-    for buffer in program.buffers:
-        address = -(-tops.get(buffer.memory, 0) // 8) * 8
-        size = buffer.elements * numpy_dtype(buffer.dtype).itemsize * buffer.slots
-        tops[buffer.memory] = address + size
-        placed.append(dataclasses.replace(buffer, address=address))
-    return dataclasses.replace(program, buffers=tuple(placed))
 
 
 def counts(program: Program) -> Counter[str]:
@@ -174,7 +162,7 @@ def test_programs_compute_and_count(changes: dict[str, object], level: int) -> N
         program = KIND.lower(tiles, target)
         inputs = sample_inputs(graph)
         expected = evaluate(graph, inputs)
-        found = execute(addressed(program), target, inputs, engine="plain")
+        found = execute(allocate(program, target=target), target, inputs, engine="plain")
         for name, array in expected.items():
             assert (found[name] == array).all(), (graph.name, name)
         estimated: Counter[str] = Counter()
@@ -190,7 +178,7 @@ def test_an_adc_of_too_few_bits_clips() -> None:
     expected = next(iter(evaluate(graph, inputs).values()))
     for bits, equal in ((8, True), (5, False)):
         target = load_target("isaac", {"adc.bits": bits})
-        program = addressed(KIND.lower(mapped(graph, target), target))
+        program = allocate(KIND.lower(mapped(graph, target), target), target=target)
         found = next(iter(execute(program, target, inputs, engine="plain").values()))
         assert (found == expected).all() == equal
 
@@ -207,6 +195,20 @@ def test_a_network_beyond_the_chip_says_how_many_cores_it_needs(resnet18: Graph)
         "  help:    set cores=30, or use cells of more bits or weights of fewer"
     )
     mapped(resnet18, load_target("isaac", {"cores": 30}))
+
+
+def test_feature_maps_beyond_the_banks_take_turns() -> None:
+    graph = Residual().resnet(32, (1, 1))
+    inputs = {"x": np.random.default_rng(2).integers(-128, 128, (1, 3, 32, 32)).astype(np.int8)}
+    expected = evaluate(graph, inputs)["y"]
+    enough = load_target("isaac")
+    streams = len(KIND.lower(mapped(graph, enough), enough).streams)
+    tight = load_target("isaac", {"memory.edram.size_bits": 8 * 33_000})
+    with pytest.warns(CimcWarning, match="run one after the other"):
+        program = KIND.lower(mapped(graph, tight), tight)
+    assert len(program.streams) < streams
+    placed = allocate(program, target=tight)
+    assert (execute(placed, tight, inputs, engine="plain")["y"] == expected).all()
 
 
 def test_depthwise_groups_share_arrays() -> None:
