@@ -72,12 +72,12 @@ def check_target(target: Target) -> Iterator[Result]:
 
 
 def _machine_results(kind: Kind, target: Target) -> Iterator[Result]:
-    yield _tried("describes itself", target.name, lambda: _named(kind, target))
-    yield _tried("area is finite", target.name, lambda: _finite("area", kind.area(target)))
+    yield tried("describes itself", target.name, lambda: _named(kind, target))
+    yield tried("area is finite", target.name, lambda: _finite("area", kind.area(target)))
     prices = {name: price.pj for name, price in kind.energies(target).items()}
-    yield _tried("prices are finite", target.name, lambda: _finite("price", prices))
+    yield tried("prices are finite", target.name, lambda: _finite("price", prices))
     keys = {key for price in kind.energies(target).values() for key in price.keys}
-    yield _tried("prices name their keys", target.name, lambda: _known_keys(keys, target))
+    yield tried("prices name their keys", target.name, lambda: _known_keys(keys, target))
 
 
 def sample_results(
@@ -105,7 +105,7 @@ def sample_results(
         if level == levels[-1]:
             checks["a program without one of its streams fails"] = partial(_mutants, made, target)
         for name, run in checks.items():
-            yield _tried(name, subject, run)
+            yield tried(name, subject, run)
 
 
 def compile_sample(graph: Graph, target: Target, level: int) -> Compiled:
@@ -126,7 +126,7 @@ def _refusal(subject: str, problem: CimcError) -> Result:
     return Result("compiles", subject, "refused", problem.faults[0].where)
 
 
-def _tried(check: str, subject: str, run: Callable[[], str]) -> Result:
+def tried(check: str, subject: str, run: Callable[[], str]) -> Result:
     """`run` returns what is wrong, or nothing."""
     try:
         wrong = run()
