@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cimc.ir.program import Affine, Bound, ConverterMvm, Instr, Item, Loop, Program, View
 from cimc.sim import execute_codes as codes
+from cimc.sim.execute_axes import Unencodable, ends
 from cimc.sim.machine import Layout, Place
 
 WHEN = {
@@ -35,11 +36,6 @@ KINDS = {
     "u2": codes.U8,
 }
 _FREE = codes.FREE
-Rows = list[tuple[int, list[int]]]  # extent and strides of common axes
-
-
-class Unencodable(Exception):
-    """The instruction needs its plain twin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +161,7 @@ class Encoder:
         place = self.place(view)
         if free:
             return self.affine(view.offset, place.first)
-        low, high = ends(view)
+        low, high = ends(view.dims)
         last = place.buffer.elements - 1 - high
         return self.affine(view.offset, place.first, -low, last)
 
@@ -180,7 +176,7 @@ class Encoder:
 
     def element_ends(self, view: View, other: View) -> list[int]:
         """Ends of two views in elements from their first, and whether they have the same axes."""
-        return [*ends(view), *ends(other), int(view.dims == other.dims)]
+        return [*ends(view.dims), *ends(other.dims), int(view.dims == other.dims)]
 
     def body(self, positions: list[list[int]], payload: list[int]) -> None:
         """Positions and payload after the header."""
@@ -194,7 +190,7 @@ class Encoder:
     def byte_ends(self, view: View, other: View | None = None) -> list[int]:
         """Width, low and high end in bytes from the first element, whether `other` is the same."""
         width = self.place(view).width
-        low, high = ends(view)
+        low, high = ends(view.dims)
         same = other is not None and other.dims == view.dims and self.place(other).width == width
         return [width, low * width, high * width + width - 1, int(same)]
 
@@ -219,61 +215,3 @@ def encode(
         encoder.converters,
         encoder.rows,
     )
-
-
-def ends(view: View) -> tuple[int, int]:
-    """Lowest and highest element of a view, relative to its first."""
-    spans = [(extent - 1) * stride for extent, stride in view.dims]
-    return sum(min(span, 0) for span in spans), sum(max(span, 0) for span in spans)
-
-
-def once(view: View) -> None:
-    """Only views that never meet an element twice are written by kernels."""
-    reach = 0
-    for extent, stride in sorted(view.dims, key=lambda dim: abs(dim[1])):
-        if extent > 1:
-            if abs(stride) <= reach:
-                raise Unencodable
-            reach += (extent - 1) * abs(stride)
-
-
-def common(views: Sequence[View | None], bounds: Sequence[Bound]) -> Rows:
-    """The common axes of views and bounds; an absent view stands still."""
-    extents = next(view for view in views if view is not None).extents
-    if any(extent <= 0 for extent in extents):
-        raise Unencodable
-    columns = [
-        tuple(s for _, s in view.dims) if view is not None else (0,) * len(extents)
-        for view in views
-    ]
-    columns += [bound.steps for bound in bounds]
-    if any(view is not None and view.extents != extents for view in views):
-        raise Unencodable
-    rows: Rows = []
-    for axis, extent in enumerate(extents):
-        if extent == 1:
-            continue
-        strides = [column[axis] for column in columns]
-        if rows and rows[-1][1] == [extent * stride for stride in strides]:
-            rows[-1] = (rows[-1][0] * extent, strides)
-        else:
-            rows.append((extent, strides))
-    return rows or [(1, [0] * len(columns))]
-
-
-def table(rows: Rows) -> list[int]:
-    """n_axes, m, axes."""
-    return [
-        len(rows),
-        len(rows[0][1]),
-        *(n for extent, strides in rows for n in [extent, *strides]),
-    ]
-
-
-def own(view: View) -> list[int]:
-    """A view as `marked` reads it: n_axes, (extent, stride) * n_axes, no element twice."""
-    kept = View(view.buffer, view.offset, tuple(dim for dim in view.dims if dim[1]))
-    if not kept.dims:
-        return [1, 1, 1]
-    rows = common([kept], ())
-    return [len(rows), *(n for extent, (stride,) in rows for n in (extent, stride))]

@@ -31,17 +31,17 @@ from cimc.ir.program import (
 )
 from cimc.ir.types import int_range, is_integer
 from cimc.sim import execute_codes as codes
-from cimc.sim.execute_encode import (
-    KINDS,
-    Encoder,
-    Rows,
+from cimc.sim.execute_axes import (
+    Dims,
     Unencodable,
     common,
     ends,
-    once,
+    is_once,
     own,
+    product_rows,
     table,
 )
+from cimc.sim.execute_encode import KINDS, Encoder
 
 _FREE = codes.FREE
 _MOST_ARRAYS = 1 << 16  # places of the weights of one converter instruction
@@ -84,12 +84,12 @@ def _(form: Wait, to: Encoder, instr: Instr) -> None:
 @_form.register
 def _(form: Copy, to: Encoder, instr: Instr) -> None:
     dtype, width = to.dtype(form.dst), to.place(form.dst).width
-    once(form.dst)
+    _once(form.dst.dims)
     if dtype != to.dtype(form.src):
         raise Unencodable
-    rows = common([form.dst, form.src], [*form.read_bounds, *form.write_bounds])
-    to.header(codes.COPY, instr, form.dst)
     bounds = [*form.read_bounds, *form.write_bounds]
+    rows = common((form.dst.dims, form.src.dims), tuple(bound.steps for bound in bounds))
+    to.header(codes.COPY, instr, form.dst)
     positions = [
         to.position(form.dst, free=bool(form.write_bounds)),
         to.position(form.src, free=bool(bounds)),
@@ -113,9 +113,9 @@ def _(form: Copy, to: Encoder, instr: Instr) -> None:
 
 @_form.register
 def _(form: Fill, to: Encoder, instr: Instr) -> None:
-    once(form.dst)
+    _once(form.dst.dims)
     value = _bits(form.value, to.dtype(form.dst))
-    rows = common([form.dst], ())
+    rows = common((form.dst.dims,), ())
     to.header(codes.FILL, instr, form.dst)
     width = to.place(form.dst).width
     to.body([to.position(form.dst)], [width, *table(rows), value])
@@ -123,7 +123,7 @@ def _(form: Fill, to: Encoder, instr: Instr) -> None:
 
 @_form.register
 def _(form: Patch, to: Encoder, instr: Instr) -> None:
-    once(form.dst)
+    _once(form.dst.dims)
     dtype, width = to.dtype(form.dst), to.place(form.dst).width
     (count, to_stride), (elements, stride) = form.dst.dims[0], form.src.dims[0]
     fits = elements >= form.shape[0] * form.shape[1] * form.shape[2]
@@ -138,7 +138,7 @@ def _(form: Patch, to: Encoder, instr: Instr) -> None:
         to.affine(form.column),
     ]
     shape = [count, to_stride, stride, *form.shape, *form.kernel, *form.dilation]
-    apart = [*ends(form.dst), *ends(form.src), 0]
+    apart = [*ends(form.dst.dims), *ends(form.src.dims), 0]
     to.body(positions, [*shape, _bits(form.fill, dtype), *apart])
 
 
@@ -152,30 +152,12 @@ def _(form: Mvm, to: Encoder, instr: Instr) -> None:
 def _mvm_payload(form: Mvm, to: Encoder) -> list[int]:
     views = (form.acc, form.x, form.w)
     _need(to, form.acc, "i32")
-    once(View(form.acc.buffer, form.acc.offset, tuple(dim for dim in form.acc.dims if dim[1])))
+    _once(tuple(dim for dim in form.acc.dims if dim[1]))
     kinds = [to.kind(form.x), to.kind(form.w)]
-    rows = _ordered(common(views, ()))
-    bytes_ = [end for view in views for end in to.byte_ends(view)[1:3]]
-    return [*table(rows), *kinds, form.fresh, *bytes_, *own(form.x), *own(form.w), *own(form.acc)]
-
-
-def _ordered(rows: Rows) -> Rows:
-    """The axes of a product with the two best for kernels innermost; at least two."""
-
-    def inner(row: tuple[int, list[int]]) -> tuple[bool, bool, int]:
-        extent, strides = row
-        return strides in ([1, 0, 1], [0, 1, 1]) and extent >= 4, strides[0] == 0, extent
-
-    def mid(row: tuple[int, list[int]]) -> tuple[bool, int]:
-        return row[1][0] == 0, row[0]
-
-    rows = list(rows)
-    innermost = max(rows, key=inner)
-    rows.remove(innermost)
-    beside = max(rows, key=mid, default=(1, [0, 0, 0]))
-    if rows:
-        rows.remove(beside)
-    return [*rows, beside, innermost]
+    rows = product_rows(form.acc.dims, form.x.dims, form.w.dims)
+    reach = [end for view in views for end in to.byte_ends(view)[1:3]]
+    checked = [*own(form.x.dims), *own(form.w.dims), *own(form.acc.dims)]
+    return [*table(rows), *kinds, form.fresh, *reach, *checked]
 
 
 @_form.register
@@ -183,8 +165,8 @@ def _(form: Accumulate, to: Encoder, instr: Instr) -> None:
     views = (form.dst, form.a, form.b)
     for view in views:
         _need(to, view, "i32")
-    once(form.dst)
-    rows = common(views, ())
+    _once(form.dst.dims)
+    rows = common(tuple(view.dims for view in views), ())
     to.header(codes.ACCUMULATE, instr, form.dst)
     apart = [to.element_ends(form.dst, view) for view in (form.a, form.b)]
     to.body([to.position(view) for view in views], [*table(rows), *apart[0], *apart[1]])
@@ -212,7 +194,7 @@ def _(form: Lookup, to: Encoder, instr: Instr) -> None:
     settings = [kind, to.kind(form.src), form.lowest, entries, stride]
     views = (form.dst, form.src, form.table)
     _elementwise(to, instr, codes.LOOKUP, views, form.write_bounds, settings, still=2)
-    to.code += own(form.table)
+    to.code += own(form.table.dims)
 
 
 @_form.register
@@ -252,9 +234,11 @@ def _elementwise(
     dst = views[0]
     if dst is None:
         raise Unencodable
-    once(dst)
-    moving = [None if number == still else view for number, view in enumerate(views)]
-    rows = common(moving, bounds)
+    _once(dst.dims)
+    moving = (
+        None if view is None or number == still else view.dims for number, view in enumerate(views)
+    )
+    rows = common(tuple(moving), tuple(bound.steps for bound in bounds))
     to.header(opcode, instr, dst)
     positions = [to.position(dst, free=bool(bounds))]
     apart = to.byte_ends(dst)
@@ -281,7 +265,7 @@ def _(form: ConverterMvm, to: Encoder, instr: Instr) -> None:
     to.header(codes.CONVERT, instr, form.acc)
     steps = [number for step in form.steps for number in step]
     head = [rows, columns, sa, sx, x_kind, form.active_rows, form.low, form.high, form.fresh]
-    tail = [len(form.steps), *steps, *own(form.x), *own(form.acc)]
+    tail = [len(form.steps), *steps, *own(form.x.dims), *own(form.acc.dims)]
     positions = [to.position(view) for view in (form.acc, form.x, form.w)]
     to.body([*positions, slot], [w.memory, 0, *head, *tail, *payload])
     to.code[-len(payload) - len(tail) - len(head) - 1] = len(to.code) - len(payload)
@@ -311,6 +295,11 @@ def sends_all(steps: tuple[tuple[int, int, int], ...], dtype: str) -> bool:
     for factor, bottom, width in steps:
         sent += factor * ((x >> bottom) & ((1 << width) - 1))
     return bool((sent == x).all())
+
+
+def _once(dims: Dims) -> None:
+    if not is_once(dims):
+        raise Unencodable
 
 
 def _need(to: Encoder, view: View | None, dtype: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Iterator, Mapping
 
 from cimc.errors import Fault
@@ -17,9 +18,12 @@ from cimc.ir.program.structure import (
     Loop,
     Program,
     View,
+    view_fields,
     walk,
 )
 
+Names = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+_FIELDS: dict[type[Instr], Names] = {}
 # instructions whose views do not have common axes
 _OWN_AXES = {"lookup": ("table",), "patch": ("src",)}
 
@@ -67,33 +71,39 @@ def _instr_faults(
                 yield f"no buffer that fits {value} : {value.type}"
     if isinstance(instr, Signal | Wait) and instr.buffer not in buffers:
         yield f"no buffer {instr.buffer}"
+    views, affines, bounds = _fields_to_check(type(instr))
     axes = None
-    for item in dataclasses.fields(instr):
-        held = getattr(instr, item.name)
-        yield from (f"no loop {var} around it" for var in _vars(held) if var not in known)
-        if isinstance(held, View):
-            if held.buffer not in buffers:
-                yield f"no buffer {held.buffer}"
-            if item.name in _OWN_AXES.get(instr.mnemonic, ()):
-                if len(held.dims) != 1:
-                    yield f"{item.name} has not one axis"
-            elif axes is None:
-                axes = held.extents
-            elif instr.__module__ == VectorOp.__module__ and held.extents != axes:
-                yield f"{item.name} has axes {held.extents}, others {axes}"
-        elif isinstance(held, tuple):
-            for bound in held:
-                if isinstance(bound, Bound) and len(bound.steps) != len(axes or ()):
-                    yield f"a bound of {item.name} has {len(bound.steps)} steps"
+    for name in views:
+        view: View | None = getattr(instr, name)
+        if view is None:
+            continue
+        yield from (f"no loop {var} around it" for var, _ in view.offset.terms if var not in known)
+        if view.buffer not in buffers:
+            yield f"no buffer {view.buffer}"
+        if name in _OWN_AXES.get(instr.mnemonic, ()):
+            if len(view.dims) != 1:
+                yield f"{name} has not one axis"
+        elif axes is None:
+            axes = view.extents
+        elif type(instr).__module__ == VectorOp.__module__ and view.extents != axes:
+            yield f"{name} has axes {view.extents}, others {axes}"
+    for name in affines:
+        terms = getattr(instr, name).terms
+        yield from (f"no loop {var} around it" for var, _ in terms if var not in known)
+    for name in bounds:
+        for bound in getattr(instr, name):
+            terms = bound.start.terms
+            yield from (f"no loop {var} around it" for var, _ in terms if var not in known)
+            if len(bound.steps) != len(axes or ()):
+                yield f"a bound of {name} has {len(bound.steps)} steps"
 
 
-def _vars(held: object) -> Iterator[str]:
-    """Loop variables that a field names."""
-    if isinstance(held, View):
-        held = held.offset
-    if isinstance(held, Affine):
-        yield from (var for var, _ in held.terms)
-    elif isinstance(held, tuple):
-        for item in held:
-            if isinstance(item, Bound):
-                yield from (var for var, _ in item.start.terms)
+def _fields_to_check(instr: type[Instr]) -> Names:
+    """Names of views, of affine values and of bounds."""
+    if instr not in _FIELDS:
+        hints = typing.get_type_hints(instr)
+        names = [item.name for item in dataclasses.fields(instr)]
+        affines = tuple(name for name in names if hints[name] is Affine)
+        bounds = tuple(name for name in names if Bound in typing.get_args(hints[name]))
+        _FIELDS[instr] = view_fields(instr), affines, bounds
+    return _FIELDS[instr]
