@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import cimc.ir
 from cimc.errors import InternalError
 from cimc.ir.graph import (
     Graph,
@@ -169,3 +170,11 @@ def test_fields_are_operands_or_attributes() -> None:
     for op in registered_ops():
         names = {name for name, _ in operand_fields(op)}
         assert names.isdisjoint(item.name for item in attribute_fields(op))
+
+
+def test_the_example_of_the_grammar_can_be_read() -> None:
+    page = cimc.ir.__doc__ or ""
+    source = page[page.index('    graph "example"') :].replace(', digest="..."', "")
+    graph = parse_graph(source)
+    graph.verify()
+    assert parse_graph(str(graph)) == graph
