@@ -62,7 +62,7 @@ class Executor:
             raise InternalError(f"no engine is called {engine}")
         raise_if(program_faults(program), VerifyError)
         self.program = program
-        self.memories = Memories(program, layout_of(program, target))
+        self.memories = Memories(program, layout_of(program, target), engine == "plain")
         self._engine = ENGINES[engine](program, self.memories)
         self._constants = {b.name: b.init for b in program.buffers if b.init is not None}
         self._inputs = [name for name, _ in program.inputs]

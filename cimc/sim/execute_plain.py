@@ -37,7 +37,6 @@ class PlainEngine:
 
     def __init__(self, program: Program, memories: Memories) -> None:
         self._program, self._memories = program, memories
-        memories.state("engine", lambda: "plain")  # kinds with a fast engine of their own ask
 
     def setup(self) -> None:
         """Run the program's setup, which neither waits nor signals."""

@@ -119,8 +119,9 @@ def _placement_faults(program: Program, target: Target | None) -> Iterator[Fault
 class Memories:
     """Cells, marks and the kind's state of one machine; what `execute` of instructions sees."""
 
-    def __init__(self, program: Program, layout: Layout) -> None:
+    def __init__(self, program: Program, layout: Layout, is_plain: bool = True) -> None:
         self.program = program
+        self.is_plain = is_plain
         self.layout = layout
         self.cells: Bytes = np.zeros(layout.size, np.uint8)
         self.marks: Bytes = np.zeros(layout.size, np.uint8)

@@ -118,6 +118,10 @@ class Buffer:
 class Machine(Protocol):
     """What an instruction's plain semantics sees of a machine while it executes."""
 
+    @property
+    def is_plain(self) -> bool:
+        """True where nothing compiled may take part: an instruction's own kernels neither."""
+
     def read(self, view: View, loops: Mapping[str, int], within: Array | None = None) -> Array:
         """The elements of `view` as an array of its extents; an error if one was never written.
 
