@@ -7,7 +7,7 @@ visit costs one shift step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +35,18 @@ class Style:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The sums of one chunk, with offset and highest stored value of each, and of temporaries."""
+
+    sums: Sums
+    row_offset: Ints
+    row_high: Ints
+    temp_bits: int
+
+
+@dataclass(frozen=True)
 class ColumnCode:
-    """The words for some output channels over all their inputs.
+    """The words for some output channels over some inputs.
 
     Chunk c is words[starts[c]:starts[c + 1]]. The read-out of accumulator k is
     offset[k] + weights[k] @ x, x being the stored inputs.
@@ -45,44 +55,17 @@ class ColumnCode:
     regions: Regions
     words: isa.Code
     starts: Ints
-    slots: isa.Code
     offset: Ints  # [rows]
     high: Ints  # [rows] largest value of each accumulator; some input reaches it
-    additions: int
-    temporaries: int
-    chunks: tuple[tuple[int, int], ...]  # inputs [begin, end) of each
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return len(self.starts) - 1
 
     def chunk(self, number: int) -> isa.Code:
         """The words of one chunk."""
         return self.words[self.starts[number] : self.starts[number + 1]]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A chunk's sums and the bounds of all values."""
-
-    sums: Sums
-    chunk: kernels.Chunk
-    row_offset: Ints
-    row_high: Ints
-
-    @property
-    def temp_bits(self) -> int:
-        """Width of the widest temporary."""
-        made = self.chunk.high[self.sums.inputs :]
-        return int(made.max(initial=0)).bit_length()
-
-
-def part_of(weights: Ints, input_bits: int, share: bool, max_values: int = 1 << 20) -> Part:
-    """The sums of one chunk of inputs, each of which is 0 .. 2**input_bits - 1."""
-    sums = signed_sums(weights)
-    if share:
-        sums = reduced(sums, max_values)
-    top = np.full(sums.inputs, (1 << input_bits) - 1)
-    weight, offset, high = kernels.value_bounds(top, sums.temps)
-    chunk = kernels.Chunk(sums.start, sums.terms, sums.temps, top, weight, offset, high)
-    row_offset, row_high = kernels.row_bounds(sums.start, sums.terms, top, weight, offset, high)
-    return Part(sums, chunk, row_offset, row_high)
 
 
 def spans_of(inputs: int, chunk: int) -> tuple[tuple[int, int], ...]:
@@ -90,73 +73,99 @@ def spans_of(inputs: int, chunk: int) -> tuple[tuple[int, int], ...]:
     return tuple((begin, min(begin + chunk, inputs)) for begin in range(0, inputs, chunk))
 
 
-def demand_of(parts: Sequence[Part], acc_bits: int, input_bits: int) -> Demand:
-    """What places all chunks together need."""
-    temps = max(len(part.sums.temps) for part in parts)
+def parts_of(
+    weights: Ints, input_bits: int, style: Style, most_temps: int = 1 << 20
+) -> list[Part]:
+    """The chunks of weights[rows, inputs] @ x; each x is 0 .. 2**input_bits - 1."""
+    return [
+        part_of(weights[:, begin:end], input_bits, style.share, most_temps)
+        for begin, end in spans_of(weights.shape[1], style.chunk)
+    ]
+
+
+def part_of(weights: Ints, input_bits: int, share: bool, most_temps: int = 1 << 20) -> Part:
+    """The sums of one chunk."""
+    sums = signed_sums(weights)
+    if share:
+        sums = reduced(sums, sums.inputs + most_temps)
+    chunk = _chunk(sums, input_bits)
+    found = (chunk.start, chunk.terms, chunk.top, chunk.weight, chunk.offset, chunk.high)
+    row_offset, row_high = kernels.row_bounds(*found)
+    made = chunk.high[sums.inputs :]
+    return Part(sums, row_offset, row_high, int(made.max(initial=0)).bit_length())
+
+
+def _chunk(sums: Sums, input_bits: int) -> kernels.Chunk:
+    top = np.full(sums.inputs, (1 << input_bits) - 1)
+    bounds = kernels.value_bounds(top, sums.temps)
+    return kernels.Chunk(sums.start, sums.terms, sums.temps, top, *bounds)
+
+
+def demand_of(groups: Sequence[Sequence[Part]], input_bits: int) -> Demand:
+    """What places several groups of arrays need that share their layout."""
+    parts = [part for group in groups for part in group]
+    high = max(int(high_of(group).max(initial=0)) for group in groups)
     temp_bits = max(part.temp_bits for part in parts)
     local = max(int(part.row_high.max(initial=0)).bit_length() for part in parts)
     return Demand(
-        rows=parts[0].sums.rows,
-        acc_bits=acc_bits,
+        rows=max(part.sums.rows for part in parts),
+        acc_bits=max(1, high.bit_length()),
         local_bits=max(1, local, temp_bits),
         chunk=max(part.sums.inputs for part in parts),
         input_bits=input_bits,
-        temps=temps,
+        temps=max(len(part.sums.temps) for part in parts),
         temp_bits=temp_bits,
     )
 
 
-def column_code(
-    weights: Ints, input_bits: int, geometry: Geometry, style: Style
+def high_of(parts: Sequence[Part]) -> Ints:
+    """Highest value of each accumulator after all chunks."""
+    return np.asarray(np.sum([part.row_high for part in parts], axis=0), np.int64)
+
+
+def code_of(
+    parts: Sequence[Part], room: Regions, input_bits: int, style: Style
 ) -> ColumnCode | None:
-    """Words for weights[rows, inputs] @ x with unsigned inputs of `input_bits`.
-
-    None if accumulators, a chunk's inputs and temporaries do not fit the columns.
-    """
-    spans = spans_of(weights.shape[1], style.chunk)
-    parts = [part_of(weights[:, b:e], input_bits, style.share) for b, e in spans]
-    high = np.sum([part.row_high for part in parts], axis=0)
-    offset = np.sum([part.row_offset for part in parts], axis=0)
-    acc_bits = max(1, int(high.max(initial=0)).bit_length())
-    demand = demand_of(parts, acc_bits, input_bits)
-    room = regions(demand, geometry, style.input_layout, style.temp_layout)
-    if room is None:
-        return None
-    words, starts = emitted(parts, room, style, high)
-    return ColumnCode(
-        room,
-        words,
-        starts,
-        room.slots(),
-        offset,
-        high,
-        additions=sum(part.sums.additions for part in parts),
-        temporaries=sum(len(part.sums.temps) for part in parts),
-        chunks=spans,
-    )
-
-
-def emitted(
-    parts: Sequence[Part], room: Regions, style: Style, high: Ints
-) -> tuple[isa.Code, Ints]:
-    """The words of all chunks, and where each chunk starts."""
-    places = room.places(np.array([int(value).bit_length() for value in high], np.int64))
-    reached = np.zeros(room.rows, np.int64)
-    size = sum(5 * len(p.sums.temps) + len(p.sums.terms) + 5 * room.rows for p in parts)
+    """The words of all chunks; None if there are more live temporaries than places."""
+    places, rows = room.places(), parts[0].sums.rows
+    reached = np.zeros(rows, np.int64)
+    size = sum(5 * len(p.sums.temps) + len(p.sums.terms) + 5 * rows for p in parts)
     words, count = np.empty(size, np.uint32), 0
     starts = [0]
     for number, part in enumerate(parts):
         wanted = reached + part.row_high
+        chunk, backwards = _chunk(part.sums, input_bits), number % 2 == 1
         count = kernels.emit_chunk(
-            part.chunk, places, reached, number == 0, number % 2 == 1, style.dead, words, count
+            chunk, places, reached, number == 0, backwards, style.dead, words, count
         )
+        if count == kernels.FULL:
+            return None
         if count < 0 or (reached != wanted).any():
             raise InternalError(f"no code for chunk {number} ({count})")
         starts.append(count)
-    return words[:count].copy(), np.array(starts)
+    offset = np.asarray(np.sum([part.row_offset for part in parts], axis=0), np.int64)
+    return ColumnCode(room, words[:count].copy(), np.array(starts), offset, reached)
 
 
-def chunk_inputs(code: ColumnCode, x: Ints) -> Iterator[tuple[int, Ints]]:
-    """The stored inputs x[inputs, positions] chunk by chunk, each with its number."""
-    for number, (begin, end) in enumerate(code.chunks):
-        yield number, x[begin:end]
+def column_codes(
+    pieces: Sequence[Ints], input_bits: int, geometry: Geometry, style: Style
+) -> list[ColumnCode] | None:
+    """Words for several weight matrices whose groups of arrays share one layout.
+
+    Where temporaries are more than places, fewer are made. None: it does not fit the columns.
+    """
+    most = 1 << 20
+    while True:
+        groups = [parts_of(weights, input_bits, style, most) for weights in pieces]
+        demand = demand_of(groups, input_bits)
+        room = regions(demand, geometry, style.input_layout, style.temp_layout)
+        if room is None:
+            if demand.temps == 0:
+                return None
+            most = demand.temps // 2
+            continue
+        codes = [code_of(parts, room, input_bits, style) for parts in groups]
+        found = [code for code in codes if code is not None]
+        if len(found) == len(codes):
+            return found
+        most = min(demand.temps - 1, room.temps.banks * room.temps.levels)

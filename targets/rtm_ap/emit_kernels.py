@@ -125,10 +125,10 @@ def _word(opcode: int, slot: int, width: int, shift: int, flags: int) -> np.uint
 def _place_temp(
     busy: NDArray[np.bool_], heads: Ints, banks: int, levels: int, bank_a: int, bank_b: int
 ) -> int:
-    """A free place for a temporary: the fewest shifts away, in no bank that its operands lie in."""
+    """The free place that is fewest shifts away, in none of two banks; -1 if there is none."""
     best, found = np.int64(1) << 40, -1
     for bank in range(banks):
-        if bank == bank_a or bank == bank_b:
+        if bank in (bank_a, bank_b):
             continue
         for level in range(levels):
             if not busy[level * banks + bank]:
@@ -163,11 +163,13 @@ class Places(NamedTuple):
     acc: int
     input_bank: Ints
     input_level: Ints
+    input_along: bool  # inputs lie along tracks
+    temp_along: bool
     banks: int
     levels: int
     temp_bits: int
     local_bits: int
-    acc_bits: Ints  # [rows] cells to clear
+    acc_bits: int
 
 
 class Progress(NamedTuple):
@@ -225,10 +227,14 @@ def _make_temp(
     slot_a, slot_b = _slot(a, inputs, places, state), _slot(b, inputs, places, state)
     bank_a, level_a = _bank(a, inputs, places, state)
     bank_b, level_b = _bank(b, inputs, places, state)
+    along = places.input_along if a < inputs else places.temp_along
+    clash = bank_a == bank_b and (level_a != level_b or along)
     found = _place_temp(state.busy, state.heads, places.banks, places.levels, bank_a, bank_b)
+    if found < 0:  # only places in the columns of an operand are left
+        clash = True
+        found = _place_temp(state.busy, state.heads, places.banks, places.levels, -1, -1)
     if found < 0:
         return FULL
-    clash = bank_a == bank_b and level_a != level_b
     if width > places.temp_bits or (clash and width > places.local_bits):
         return TOO_WIDE
     state.busy[found] = True
@@ -353,7 +359,7 @@ def emit_chunk(
         begin, end = chunk.start[row], chunk.start[row + 1]
         if begin == end:
             if first:
-                code[count] = _word(_INTO, places.acc + row, places.acc_bits[row], 0, 0)
+                code[count] = _word(_INTO, places.acc + row, places.acc_bits, 0, 0)
                 count += 1
             continue
         for place in range(begin, end):
@@ -369,7 +375,7 @@ def emit_chunk(
             local = count
             count += 1  # written once the width is known
         elif first:
-            code[count] = _word(_INTO, places.acc + row, places.acc_bits[row], 0, 0)
+            code[count] = _word(_INTO, places.acc + row, places.acc_bits, 0, 0)
             count += 1
         else:
             code[count] = _word(_ONTO, places.acc + row, 0, 0, 0)
@@ -397,7 +403,7 @@ def emit_chunk(
             slot = places.local + width - 1
             code[local] = _word(_INTO, slot, width, 0, 0)
             if first:
-                code[count] = _word(_INTO, places.acc + row, places.acc_bits[row], 0, 0)
+                code[count] = _word(_INTO, places.acc + row, places.acc_bits, 0, 0)
                 code[count + 1] = _word(_PUT, slot, width, 0, 0)
             else:
                 code[count] = _word(_ONTO, places.acc + row, 0, 0, 0)

@@ -419,3 +419,37 @@ def price_code(
                     wear[cell] += expected[table, 1 + role]
         totals[5] += ahead
     return totals
+
+
+@njit
+def store(cells: Words, valid: Flags, slots: Codes, values: Ints, domains: int) -> None:
+    """Write values[slots, lines] into the slots' cells."""
+    words = cells.shape[1]
+    for place in range(len(slots)):
+        slot = np.int64(slots[place])
+        for bit in range(slot >> 22 & 0x3F):
+            cell = _cell(slot, bit, domains)
+            valid[cell] = True
+            for word in range(words):
+                packed = np.uint64(0)
+                for line in range(64):
+                    one = np.uint64(values[place, word * 64 + line] >> bit & 1)
+                    packed |= one << np.uint64(line)
+                cells[cell, word] = packed
+
+
+@njit
+def fetch(cells: Words, valid: Flags, slots: Codes, values: Ints, domains: int) -> int:
+    """Add the slots' cells to values[slots, lines]; returns a cell that holds nothing, or -1."""
+    for place in range(len(slots)):
+        slot = np.int64(slots[place])
+        for bit in range(slot >> 22 & 0x3F):
+            cell = _cell(slot, bit, domains)
+            if not valid[cell]:
+                return cell
+            for word in range(cells.shape[1]):
+                packed = cells[cell, word]
+                for line in range(64):
+                    one = np.int64(packed >> np.uint64(line) & np.uint64(1))
+                    values[place, word * 64 + line] |= one << bit
+    return -1

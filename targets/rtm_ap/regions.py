@@ -18,13 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cimc.targets.rtm_ap import isa
 from cimc.targets.rtm_ap.emit_kernels import Places
 from cimc.targets.rtm_ap.isa import ACROSS, ALONG, Slot
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +59,12 @@ class Stack:
         pitch = 1 if self.layout == ACROSS else self.bits
         width = self.bits if bits is None else bits
         return Slot(self.column + bank * self.width, level * pitch, self.layout, width)
+
+
+def stacked(place: int, column: int, bits: int, domains: int) -> Slot:
+    """Accumulators: neighbours lie in neighbouring domains, `domains` of them in the same columns."""
+    group, domain = divmod(place, domains)
+    return Slot(column + group * bits, domain, ACROSS, bits)
 
 
 def columns_of(bits: int, layout: int) -> int:
@@ -103,8 +106,7 @@ class Regions:
 
     def acc(self, row: int) -> Slot:
         """Where accumulator `row` lies: neighbours in neighbouring domains."""
-        group, domain = divmod(row, self.geometry.domains)
-        return Slot(group * self.acc_bits, domain, ACROSS, self.acc_bits)
+        return stacked(row, 0, self.acc_bits, self.geometry.domains)
 
     def slots(self) -> isa.Code:
         """The slot table: inputs, local sum by width, accumulators, temporaries by place and width."""
@@ -115,7 +117,7 @@ class Regions:
             found += [self.temps.slot(place, bits + 1) for bits in range(self.temps.bits)]
         return isa.slot_table(found)
 
-    def places(self, acc_bits: Ints) -> Places:
+    def places(self) -> Places:
         """The slot numbers for code generation."""
         place = np.arange(self.chunk)
         acc = self.chunk + self.local_bits
@@ -126,11 +128,13 @@ class Regions:
             acc=acc,
             input_bank=place % self.inputs.banks,
             input_level=place // self.inputs.banks,
+            input_along=self.inputs.layout != ACROSS,
+            temp_along=self.temps.layout != ACROSS,
             banks=self.temps.banks,
             levels=self.temps.levels,
             temp_bits=self.temps.bits,
             local_bits=self.local_bits,
-            acc_bits=acc_bits,
+            acc_bits=self.acc_bits,
         )
 
 
