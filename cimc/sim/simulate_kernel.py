@@ -8,13 +8,14 @@ is the image, and `stream`, `step`, `loop` ... are addresses of rows in it.
 
 from __future__ import annotations
 
-from cimc.sim import simulate_image as at
+from cimc.sim import simulate_image as col
 from cimc.sim.simulate_image import Integers
 from cimc.sim.simulate_jit import entry, inner
 from cimc.sim.simulate_kernel_forward import comes_round, enter, leave
 from cimc.sim.simulate_kernel_line import (
     begin,
     finish_sample,
+    made,
     pop,
     precedes,
     publish,
@@ -23,6 +24,7 @@ from cimc.sim.simulate_kernel_line import (
     wanted_progress,
 )
 
+FAR = 1 << 62
 # Why `run` came back.
 BUDGET, PAUSED, DONE, STALLED, TOO_LATE = range(5)
 
@@ -30,13 +32,13 @@ BUDGET, PAUSED, DONE, STALLED, TOO_LATE = range(5)
 @inner
 def _applies(m: Integers, place: int) -> bool:
     """Whether the conditions at a place hold."""
-    for cond in range(m[place + at.PLACE_CONDS], m[place + at.PLACE_CONDS_END], at.COND):
-        loop, kind = m[cond + at.COND_LOOP], m[cond + at.COND_KIND]
-        trip = m[loop + at.LOOP_TRIP]
-        if kind == at.FIRST or kind == at.NOT_FIRST:
-            if (trip == 0) != (kind == at.FIRST):
+    for cond in range(m[place + col.PLACE_CONDS], m[place + col.PLACE_CONDS_END], col.COND):
+        loop, kind = m[cond + col.COND_LOOP], m[cond + col.COND_KIND]
+        trip = m[loop + col.LOOP_TRIP]
+        if kind == col.FIRST or kind == col.NOT_FIRST:
+            if (trip == 0) != (kind == col.FIRST):
                 return False
-        elif (trip == m[loop + at.LOOP_TRIPS] - 1) != (kind == at.LAST):
+        elif (trip == m[loop + col.LOOP_TRIPS] - 1) != (kind == col.LAST):
             return False
     return True
 
@@ -46,11 +48,11 @@ def _start(m: Integers, step: int) -> tuple[int, int]:
     """When a step can start, and the need that decides it, 0 for none."""
     start = 0
     cause = 0
-    for need in range(m[step + at.STEP_NEEDS], m[step + at.STEP_NEEDS_END], at.NEED):
-        moment = m[need + at.NEED_MOMENT]
-        flag = m[need + at.NEED_FLAG]
+    for need in range(m[step + col.STEP_NEEDS], m[step + col.STEP_NEEDS_END], col.NEED):
+        moment = m[need + col.NEED_MOMENT]
+        flag = m[need + col.NEED_FLAG]
         if flag != 0 and m[flag] != 0:
-            moment += m[need + at.NEED_SLOTS] - 1
+            moment += m[need + col.NEED_SLOTS] - 1
         if m[moment] > start:
             start = m[moment]
             cause = need
@@ -59,41 +61,41 @@ def _start(m: Integers, step: int) -> tuple[int, int]:
 
 @inner
 def _execute(m: Integers, stream: int, step: int, start: int, cause: int) -> None:
-    for turn in range(m[step + at.STEP_TURNS], m[step + at.STEP_TURNS_END], at.TURN):
-        flag, first = m[turn + at.TURN_FLAG], m[turn + at.TURN_MOMENT]
+    for turn in range(m[step + col.STEP_TURNS], m[step + col.STEP_TURNS_END], col.TURN):
+        flag, first = m[turn + col.TURN_FLAG], m[turn + col.TURN_MOMENT]
         if first == 0:
             m[flag] = 1
         elif m[flag] != 0:
             m[flag] = 0
-            last = first + m[turn + at.TURN_SLOTS] - 1
+            last = first + m[turn + col.TURN_SLOTS] - 1
             oldest = m[last]
             for moment in range(last, first, -1):
                 m[moment] = m[moment - 1]
             m[first] = oldest
-    for effect in range(m[step + at.STEP_EFFECTS], m[step + at.STEP_EFFECTS_END], at.EFFECT):
-        moment = m[effect + at.EFFECT_MOMENT]
-        m[moment] = max(m[moment], start + m[effect + at.EFFECT_CYCLES])
-    end = start + m[step + at.STEP_CYCLES]
-    if m[step + at.STEP_EXECUTED] == 0:
-        m[step + at.STEP_FIRST_START] = start
-    m[step + at.STEP_EXECUTED] += 1
-    m[step + at.STEP_LAST_END] = end
-    m[stream + at.STREAM_LATEST] = max(m[stream + at.STREAM_LATEST], end)
-    if start > m[stream + at.STREAM_FRONT]:
-        m[cause + at.NEED_STALL] += start - m[stream + at.STREAM_FRONT]
-        m[stream + at.STREAM_FRONT] = start
-    m[stream + at.STREAM_ORDER] = max(m[stream + at.STREAM_ORDER], start)
-    loop = m[step + at.STEP_LOOP]
+    for effect in range(m[step + col.STEP_EFFECTS], m[step + col.STEP_EFFECTS_END], col.EFFECT):
+        moment = m[effect + col.EFFECT_MOMENT]
+        m[moment] = max(m[moment], start + m[effect + col.EFFECT_CYCLES])
+    end = start + m[step + col.STEP_CYCLES]
+    if m[step + col.STEP_EXECUTED] == 0:
+        m[step + col.STEP_FIRST_START] = start
+    m[step + col.STEP_EXECUTED] += 1
+    m[step + col.STEP_LAST_END] = end
+    m[stream + col.STREAM_LATEST] = max(m[stream + col.STREAM_LATEST], end)
+    if start > m[stream + col.STREAM_FRONT]:
+        m[cause + col.NEED_STALL] += start - m[stream + col.STREAM_FRONT]
+        m[stream + col.STREAM_FRONT] = start
+    m[stream + col.STREAM_ORDER] = max(m[stream + col.STREAM_ORDER], start)
+    loop = m[step + col.STEP_LOOP]
     if loop != 0:
-        m[loop + at.LOOP_LOWEST] = min(m[loop + at.LOOP_LOWEST], start)
-        m[loop + at.LOOP_HIGHEST] = max(m[loop + at.LOOP_HIGHEST], start)
-    m[at.LOWEST] = min(m[at.LOWEST], start)
-    m[at.SIMULATED] += 1
-    trace = m[at.TRACE]
-    if trace != m[at.TRACE_END]:
-        m[trace + at.TRACE_STEP] = step
-        m[trace + at.TRACE_START] = start
-        m[at.TRACE] = trace + at.TRACE_ROW
+        m[loop + col.LOOP_LOWEST] = min(m[loop + col.LOOP_LOWEST], start)
+        m[loop + col.LOOP_HIGHEST] = max(m[loop + col.LOOP_HIGHEST], start)
+    m[col.LOWEST] = min(m[col.LOWEST], start)
+    m[col.SIMULATED] += 1
+    trace = m[col.TRACE]
+    if trace != m[col.TRACE_END]:
+        m[trace + col.TRACE_STEP] = step
+        m[trace + col.TRACE_START] = start
+        m[col.TRACE] = trace + col.TRACE_ROW
 
 
 # --- the order of things ---
@@ -104,82 +106,83 @@ def _behind(m: Integers, place: int) -> int:
     """The place behind a loop whose body starts at `place`."""
     depth = 1
     while depth > 0:
-        if m[place + at.PLACE_OP] == at.IS_LOOP:
+        if m[place + col.PLACE_OP] == col.IS_LOOP:
             depth += 1
-        elif m[place + at.PLACE_OP] == at.IS_NEXT:
+        elif m[place + col.PLACE_OP] == col.IS_NEXT:
             depth -= 1
-        place += at.PLACE
+        place += col.PLACE
     return place
 
 
 @inner
 def _advance(m: Integers, stream: int) -> int:
     """Pass loops, signals and waits: the next step, or 0 where the stream must wait."""
-    place = m[stream + at.STREAM_PLACE]
+    place = m[stream + col.STREAM_PLACE]
     while True:
-        op, arg = m[place + at.PLACE_OP], m[place + at.PLACE_ARG]
+        op, arg = m[place + col.PLACE_OP], m[place + col.PLACE_ARG]
         is_there, lines_up = True, False
-        after = place + at.PLACE
-        if op == at.IS_STEP:
+        after = place + col.PLACE
+        if op == col.IS_STEP:
             if _applies(m, place):
-                m[stream + at.STREAM_PLACE] = place
+                m[stream + col.STREAM_PLACE] = place
                 return int(arg)
-        elif op == at.IS_NEXT:
-            m[arg + at.LOOP_TRIP] += 1
-            if m[arg + at.LOOP_TRIP] < m[arg + at.LOOP_TRIPS] and m[arg + at.LOOP_MODE] != at.OFF:
+        elif op == col.IS_NEXT:
+            m[arg + col.LOOP_TRIP] += 1
+            is_over = m[arg + col.LOOP_TRIP] >= m[arg + col.LOOP_TRIPS]
+            if m[arg + col.LOOP_MODE] != col.OFF and not is_over:
                 comes_round(m, stream, arg)
-            if m[arg + at.LOOP_TRIP] < m[arg + at.LOOP_TRIPS]:
-                after = m[arg + at.LOOP_BODY]
+            if m[arg + col.LOOP_TRIP] < m[arg + col.LOOP_TRIPS]:
+                after = m[arg + col.LOOP_BODY]
             else:
                 leave(m, arg)
-        elif op == at.IS_LOOP:
-            if m[arg + at.LOOP_TRIPS] > 0:
+        elif op == col.IS_LOOP:
+            if m[arg + col.LOOP_TRIPS] > 0:
                 enter(m, arg)
             else:
                 after = _behind(m, after)
-        elif op == at.IS_PUBLISH:
+        elif op == col.IS_PUBLISH:
             if _applies(m, place):
                 publish(m, stream, arg)
-        elif op == at.IS_AWAIT:
-            if m[arg + at.AWAIT_LIST] != 0 and _applies(m, place):
+        elif op == col.IS_AWAIT:
+            if m[arg + col.AWAIT_LIST] != 0 and _applies(m, place):
                 is_there, lines_up = take(m, stream, arg, wanted_progress(m, stream, arg))
             if not is_there:
-                m[stream + at.STREAM_STATUS] = at.WAITS_PROGRESS
-                m[stream + at.STREAM_LIST] = m[arg + at.AWAIT_LIST]
+                m[stream + col.STREAM_STATUS] = col.WAITS_PROGRESS
+                m[stream + col.STREAM_LIST] = m[arg + col.AWAIT_LIST]
                 after = place
-        elif op == at.IS_BEGIN:
+        elif op == col.IS_BEGIN:
             is_there, lines_up = begin(m, stream)
             if not is_there:
-                m[stream + at.STREAM_STATUS] = at.WAITS_READERS
+                m[stream + col.STREAM_STATUS] = col.WAITS_READERS
                 after = place
         else:
             finish_sample(m, stream)
-            after = m[stream + at.STREAM_ENTRY]
-            is_there = m[stream + at.STREAM_STATUS] != at.FINISHED
-            lines_up = stream == m[at.STREAMS] and m[stream + at.STREAM_SAMPLE] == m[at.PAUSE_AT]
+            after = m[stream + col.STREAM_ENTRY]
+            is_there = m[stream + col.STREAM_STATUS] != col.FINISHED
+            lines_up = stream == m[col.STREAMS] and m[stream + col.STREAM_SAMPLE] == m[col.PAUSE_AT]
         place = after
         if lines_up and is_there:
-            push(m, m[stream + at.STREAM_ORDER], stream)
+            push(m, m[stream + col.STREAM_ORDER], stream)
         if lines_up or not is_there:
-            m[stream + at.STREAM_PLACE] = place
+            m[stream + col.STREAM_PLACE] = place
             return 0
 
 
 @entry
 def run(m: Integers, budget: int) -> int:
     """Go on for at most `budget` steps; says why it came back."""
-    stream = m[at.CURRENT]
+    stream = m[col.CURRENT]
     step = 0
     while budget > 0:
         if stream == 0:
-            if m[m[at.STREAMS] + at.STREAM_SAMPLE] == m[at.PAUSE_AT]:
-                m[at.PAUSE_AT] = -1
-                m[at.CURRENT] = 0
+            if m[m[col.STREAMS] + col.STREAM_SAMPLE] == m[col.PAUSE_AT]:
+                m[col.PAUSE_AT] = -1
+                m[col.CURRENT] = 0
                 return PAUSED
-            if m[at.HEAP] == 0:
-                m[at.CURRENT] = 0
-                for other in range(m[at.STREAMS], m[at.STREAMS_END], at.STREAM):
-                    if m[other + at.STREAM_STATUS] != at.FINISHED:
+            if m[col.HEAP] == 0:
+                m[col.CURRENT] = 0
+                for other in range(m[col.STREAMS], m[col.STREAMS_END], col.STREAM):
+                    if m[other + col.STREAM_STATUS] != col.FINISHED:
                         return STALLED
                 return DONE
             stream = pop(m)
@@ -190,17 +193,23 @@ def run(m: Integers, budget: int) -> int:
                 stream = 0
                 continue
         start, cause = _start(m, step)
-        order = max(m[stream + at.STREAM_ORDER], start)
-        if m[at.HEAP] > 0 and precedes(m, m[at.LINE], order, stream):
+        order = max(m[stream + col.STREAM_ORDER], start)
+        if m[col.HEAP] > 0 and precedes(m, m[col.LINE], order, stream):
             push(m, order, stream)
             stream = 0
             step = 0
             continue
-        if max(start, m[stream + at.STREAM_FRONT]) > m[at.MAX_CYCLES]:
-            m[at.CURRENT] = stream
+        if max(start, m[stream + col.STREAM_FRONT]) > m[col.MAX_CYCLES]:
+            m[col.CURRENT] = stream
             return TOO_LATE
         _execute(m, stream, step, start, cause)
-        m[stream + at.STREAM_PLACE] += at.PLACE
+        m[stream + col.STREAM_PLACE] += col.PLACE
         step = 0
-    m[at.CURRENT] = stream
+    m[col.CURRENT] = stream
     return BUDGET
+
+
+@entry
+def progress(m: Integers, stream: int, wait: int) -> tuple[int, int]:
+    """Progress that a stream's wait asks for, and progress made."""
+    return wanted_progress(m, stream, wait), made(m, m[wait + col.AWAIT_LIST])

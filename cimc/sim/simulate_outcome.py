@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import numpy as np
-
 from cimc.errors import Fault, StallError
+from cimc.sim.simulate_image import Integers
 from cimc.sim.simulate_plan import Plan
-from cimc.sim.simulate_tables import Integers
 
 StallKey: TypeAlias = tuple[int, str, str]  # step, cause ("unit" ...), unit or buffer
 

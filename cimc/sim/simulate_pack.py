@@ -7,42 +7,80 @@ ready, when is a result nobody reads released) are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from cimc.errors import Fault, StallError
-from cimc.sim import simulate_tables as tables
+from cimc.sim import simulate_image as col
+from cimc.sim.simulate_image import Image, assemble
 from cimc.sim.simulate_plan import Await, Conditions, Node, Plan, Publish, Repeat, Step
-from cimc.sim.simulate_tables import Code, Integers, Table
 
 _KINDS = {
-    "first": tables.FIRST,
-    "last": tables.LAST,
-    "not-first": tables.NOT_FIRST,
-    "not-last": tables.NOT_LAST,
+    "first": col.FIRST,
+    "last": col.LAST,
+    "not-first": col.NOT_FIRST,
+    "not-last": col.NOT_LAST,
+}
+# What the argument of a place names.
+_ARGUMENTS = {
+    col.IS_STEP: "step",
+    col.IS_LOOP: "loop",
+    col.IS_NEXT: "loop",
+    col.IS_PUBLISH: "publish",
+    col.IS_AWAIT: "await",
+    col.IS_BEGIN: "stream",
+    col.IS_END: "stream",
 }
 MAX_EVENTS = 1 << 26  # kept at once for one buffer
 
 
 @dataclass(frozen=True)
 class Packed:
-    """The kernel's code, and what is needed to make its state and to read it."""
+    """The memory image before the first step, and names for what it holds."""
 
-    code: Code
-    moments: int
-    flags: int
-    snap: int
+    image: Image
     causes: tuple[tuple[str, str], ...]  # of each need: "unit" ..., unit or buffer
-    takers: tuple[tuple[int, int], ...]  # stream, list of events
     lists: tuple[str, ...]  # buffers
 
 
-def pack(plan: Plan) -> Packed:
-    """The tables of a plan."""
+def pack(plan: Plan, samples: int, trace: int) -> Packed:
+    """The image of a plan: for so many samples, with room for a trace of so many steps."""
     packer = _Packer(plan)
-    return packer.pack()
+    image = packer.pack(samples, trace)
+    _start(plan, image, samples)
+    return Packed(image, tuple(packer.causes), tuple(packer.lists))
+
+
+def _start(plan: Plan, image: Image, samples: int) -> None:
+    """Nothing has happened, and all streams are in line."""
+    cells, bases = image.cells, image.bases
+    cells[col.PAUSE_AT] = -1
+    cells[col.SAMPLES] = samples
+    cells[col.STREAMS] = bases["stream"]
+    cells[col.STREAMS_END] = bases["stream"] + len(plan.bodies) * col.STREAM
+    cells[col.LINE] = bases["line"]
+    cells[col.TRACE] = bases["trace"]
+    cells[col.TRACE_END] = bases["trace"] + image.rows["trace"] * col.TRACE_ROW
+    cells[col.SAMPLE_ENDS] = bases["end"]
+    cells[col.HEAP] = len(plan.bodies)
+    streams = np.arange(len(plan.bodies))
+    uses = image.row("unit", image.column("use", 0))
+    image.column("unit", col.UNIT_USERS)[:] = np.bincount(uses, minlength=len(plan.units))
+    image.column("line", col.LINE_STREAM)[:] = image.address("stream", streams)
+    image.column("stream", col.STREAM_PLACE)[:] = image.column("stream", col.STREAM_ENTRY)
+    arguments = image.table("place")
+    for op, table in _ARGUMENTS.items():
+        chosen = arguments[:, col.PLACE_OP] == op
+        numbers = arguments[chosen, col.PLACE_ARG]
+        arguments[chosen, col.PLACE_ARG] = image.address(table, numbers)
+    members = image.column("member", 0)
+    tables = ("moment", "moment", "flag", "unit", "place", "list")
+    for loop in image.table("loop"):
+        ends = loop[col.LOOP_MOMENTS : col.LOOP_LISTS_END + 1] - bases["member"]
+        for table, low, high in zip(tables, ends, ends[1:], strict=False):
+            members[low:high] = image.address(table, members[low:high])
 
 
 @dataclass
@@ -71,6 +109,8 @@ Row = tuple[int, ...]
 
 
 class _Packer:
+    """Rows of all tables, which name each other by number."""
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.numbers: dict[tuple[str, int, str], int] = {}
@@ -87,53 +127,62 @@ class _Packer:
         self.effects: list[Row] = []
         self.turns: list[Row] = []
         self.loops: list[Row] = [()] * len(plan.repeats)
-        self.snap = 0
-        self.members: list[int] = []
+        self.members: list[Row] = []
         self.publishes: list[Row] = []
         self.awaits: list[Row] = []
         self.terms: list[Row] = []
-        self.event_lists: list[Row] = []
+        self.list_rows: list[Row] = []
+        self.streams: list[Row] = []
+        self.uses: list[Row] = []
+        self.gates: list[Row] = []
+        self.readers: list[Row] = []
+        self.records: list[Row] = []
+        self.events = 0
+        self.snap = 0
 
-    def pack(self) -> Packed:
-        plan = self.plan
-        for unit in range(len(plan.units)):
+    def pack(self, samples: int, trace: int) -> Image:
+        for unit in range(len(self.plan.units)):
             self.moment("free", unit, "")
         self.pack_lists()
         entries = []
-        for stream, body in enumerate(plan.bodies):
+        for stream, body in enumerate(self.plan.bodies):
             entries.append(len(self.places))
-            self.place(tables.BEGIN, stream, ())
+            self.place(col.IS_BEGIN, stream, ())
             self.pack_body(body, stream, -1)
-            self.place(tables.END, stream, ())
-        streams, uses, gates, readers, records = self.pack_streams(entries)
-        code = Code(
-            places=_table(self.places, tables.PLACE),
-            conds=_table(self.conds, tables.COND),
-            steps=_table(self.steps, tables.STEP_ROW),
-            needs=_table(self.needs, tables.NEED),
-            effects=_table(self.effects, tables.EFFECT),
-            turns=_table(self.turns, tables.TURN),
-            loops=_table(self.loops, tables.LOOP_ROW),
-            members=_integers(self.members),
-            publishes=_table(self.publishes, tables.PUBLISH_ROW),
-            awaits=_table(self.awaits, tables.AWAIT_ROW),
-            terms=_table(self.terms, tables.TERM),
-            lists=_table(self.event_lists, tables.LIST),
-            streams=_table(streams, tables.STREAM),
-            uses=_integers(uses),
-            gates=_table(gates, tables.GATE),
-            readers=_table(readers, tables.READER),
-            records=_table(records, tables.RECORD),
-        )
-        return Packed(
-            code,
-            self.moments,
-            len(self.flags),
-            self.snap,
-            tuple(self.causes),
-            tuple(self.takers),
-            tuple(self.lists),
-        )
+            self.place(col.IS_END, stream, ())
+        self.pack_streams(entries, samples)
+        rows: dict[str, list[Row]] = {
+            "place": self.places,
+            "cond": self.conds,
+            "step": self.steps,
+            "need": self.needs,
+            "effect": self.effects,
+            "turn": self.turns,
+            "loop": self.loops,
+            "member": self.members,
+            "publish": self.publishes,
+            "await": self.awaits,
+            "term": self.terms,
+            "list": self.list_rows,
+            "taker": list(self.takers),
+            "stream": self.streams,
+            "use": self.uses,
+            "gate": self.gates,
+            "reader": self.readers,
+            "record": self.records,
+        }
+        empty = {
+            "event": self.events,
+            "unit": len(self.plan.units),
+            "let_go": len(self.records) * samples,
+            "line": len(self.streams),
+            "trace": trace,
+            "end": samples,
+            "moment": self.moments,
+            "flag": len(self.flags),
+            "snap": self.snap,
+        }
+        return assemble(rows, empty)
 
     # --- numbers of moments; -1 for one that decides nothing ---
 
@@ -186,46 +235,47 @@ class _Packer:
                 continue
             found.conditions.update(node.conditions)
             if isinstance(node, Step):
-                self.place(tables.STEP, node.number, node.conditions)
+                self.place(col.IS_STEP, node.number, node.conditions)
                 self.pack_step(node, loop, found)
             elif isinstance(node, Publish):
-                self.place(tables.PUBLISH, node.number, node.conditions)
+                self.place(col.IS_PUBLISH, node.number, node.conditions)
                 self.pack_publish(node, stream, found)
             else:
                 found.waits.append(len(self.places))
-                self.place(tables.AWAIT, node.number, node.conditions)
+                self.place(col.IS_AWAIT, node.number, node.conditions)
                 self.pack_await(node, stream, found)
         return found
 
     def pack_loop(self, repeat: Repeat, stream: int, parent: int) -> _Touched:
         number = repeat.number
-        self.place(tables.LOOP, number, ())
+        self.place(col.IS_LOOP, number, ())
         start, first_step = len(self.places), len(self.steps)
         touched = self.pack_body(repeat.body, stream, number)
-        self.place(tables.NEXT, number, ())
+        self.place(col.IS_NEXT, number, ())
         names = list(self.lists)
         forwards = all(len(self.plan.publishers[names[q]]) == 1 for q in touched.lists)
         has_last = bool({(number, "last"), (number, "not-last")} & touched.conditions)
-        ranges: list[int] = []
-        for members in (
+        runs = (
             sorted(touched.moments),
             sorted(touched.waited),
             sorted(touched.flags),
             sorted(unit for unit in touched.units if self.plan.units[unit]),
             touched.waits,
             sorted(touched.lists),
-        ):
-            before = len(self.members)
-            self.members += members
-            ranges += [before, len(self.members)]
+        )
+        bounds = [len(self.members)]
+        for run in runs:
+            self.members += [(member,) for member in run]
+            bounds.append(len(self.members))
         end_step = len(self.steps)
         self.loops[number] = (
             *(repeat.count, start, parent, int(forwards), int(has_last), first_step, end_step),
-            *ranges,
-            self.snap,
+            *(*bounds, self.snap),
         )
-        needs = self.steps[-1][3] - self.steps[first_step][2] if end_step > first_step else 0
-        self.snap += ranges[5] - ranges[0] + len(touched.lists) + end_step - first_step + needs
+        kept = sum(len(run) for run in (*runs[:3], runs[5])) + end_step - first_step
+        if end_step > first_step:
+            kept += self.steps[-1][col.STEP_NEEDS_END] - self.steps[first_step][col.STEP_NEEDS]
+        self.snap += kept
         return touched
 
     def pack_step(self, step: Step, loop: int, found: _Touched) -> None:
@@ -280,7 +330,7 @@ class _Packer:
     # --- progress ---
 
     def pack_lists(self) -> None:
-        plan, kept_so_far = self.plan, 0
+        plan = self.plan
         for name, waiters in plan.waiters.items():
             if plan.is_complete(name):
                 continue
@@ -297,9 +347,9 @@ class _Packer:
                         code="CIM6005",
                     )
                 )
-            progress = self.moment("progress", -1, name)
-            self.event_lists.append((plan.progress.get(name, 0), kept_so_far, kept, progress))
-            kept_so_far += kept
+            made = self.moment("progress", -1, name)
+            self.list_rows.append((plan.progress.get(name, 0), self.events, kept, made))
+            self.events += kept
             for stream in waiters:
                 self.takers.setdefault((stream, number), len(self.takers))
 
@@ -309,7 +359,7 @@ class _Packer:
         self.publishes.append((number, node.count, ready))
         if number >= 0:
             found.lists.add(number)
-            found.moments.add(self.event_lists[number][3])
+            found.moments.add(self.list_rows[number][col.LIST_MOMENT])
             found.moments.update(moment for moment in (ready,) if moment >= 0)
 
     def pack_await(self, node: Await, stream: int, found: _Touched) -> None:
@@ -325,48 +375,32 @@ class _Packer:
 
     # --- streams ---
 
-    def pack_streams(
-        self, entries: Sequence[int]
-    ) -> tuple[list[Row], list[int], list[Row], list[Row], list[Row]]:
-        """Rows of streams, uses, gates, readers and records."""
-        plan = self.plan
-        numbers = range(len(plan.bodies))
+    def pack_streams(self, entries: Sequence[int], samples: int) -> None:
+        plan, numbers = self.plan, range(len(self.plan.bodies))
         handed_on = [plan.handed_on(stream) for stream in numbers]
         kept: dict[tuple[int, str], int] = {}
-        records: list[Row] = []
-        record_ends = [0]
+        ends = [0]
         for reader in numbers:
             for made in handed_on:
                 for name, others in made.items():
                     if reader in others and (reader, name) not in kept:
-                        kept[reader, name] = len(records)
-                        records.append((self.released(reader, name),))
-            record_ends.append(len(records))
+                        number = kept[reader, name] = len(self.records)
+                        self.records.append((self.released(reader, name), number * samples))
+            ends.append(len(self.records))
         used: list[set[int]] = [set() for _ in numbers]
         for step in plan.steps:
             used[step.stream].update(unit for unit, _ in step.units)
-        streams: list[Row] = []
-        uses: list[int] = []
-        gates: list[Row] = []
-        readers: list[Row] = []
         for stream in numbers:
-            before = len(uses), len(gates)
-            uses += sorted(used[stream])
+            first_use, first_gate = len(self.uses), len(self.gates)
+            self.uses += [(unit,) for unit in sorted(used[stream])]
             for name, others in handed_on[stream].items():
-                first = len(readers)
-                readers += [(reader, kept[reader, name]) for reader in others]
-                row = (self.given(stream, name), plan.slots[name], first, len(readers))
-                gates.append(row)
-            rows = (before[0], len(uses), before[1], len(gates), *record_ends[stream : stream + 2])
-            streams.append((entries[stream], *rows))
-        return streams, uses, gates, readers, records
-
-
-def _integers(values: Iterable[int]) -> Integers:
-    return np.array(list(values), np.int64)
-
-
-def _table(rows: Sequence[Row], kind: np.dtype[np.void]) -> Table:
-    """One structured row for each tuple."""
-    flat: Integers = np.array(rows, np.int64).reshape(len(rows), len(kind.names or ()))
-    return np.ascontiguousarray(flat).view(kind).reshape(len(rows))
+                first = len(self.readers)
+                self.readers += [(reader, kept[reader, name]) for reader in others]
+                given = self.given(stream, name)
+                self.gates.append((given, plan.slots[name], first, len(self.readers)))
+            self.streams.append(
+                (
+                    *(entries[stream], first_use, len(self.uses), first_gate, len(self.gates)),
+                    *(ends[stream], ends[stream + 1]),
+                )
+            )

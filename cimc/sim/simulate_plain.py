@@ -79,6 +79,7 @@ class PlainEngine:
                 for reader in readers:
                     self.taken_over[reader].add(name)
         self.iterations: dict[int, int] = {}
+        self.pause_at = -1  # samples of the first stream
         self.lowest = 2**62  # earliest start since the last snapshot
         self.outcome = Outcome.empty(plan, samples, trace)
 
@@ -90,6 +91,7 @@ class PlainEngine:
         raises  StallError if nothing can go on, or a limit is exceeded
         """
         started = time.monotonic()
+        self.pause_at = until if until < self.samples else -1
         for turn in range(2**62):
             if turn % 4096 == 0 and time_limit_s and time.monotonic() - started > time_limit_s:
                 raise too_long(self.plan, f"{time_limit_s} s", "time_limit_s", self.outcome)
@@ -108,7 +110,8 @@ class PlainEngine:
             else:
                 self._execute(control, control.step)
                 self._advance(control)
-            if control.number == 0 and control.sample == until < self.samples:
+            if self._pauses(control):
+                self.pause_at = -1
                 return
 
     def _key(self, control: _Control) -> int | None:
@@ -136,6 +139,8 @@ class PlainEngine:
             frame = control.stack[-1]
             if frame.position == len(frame.body):
                 self._close(control, frame)
+                if self._pauses(control):
+                    return
                 continue
             node = frame.body[frame.position]
             if isinstance(node, Await) and self._applies(node.conditions):
@@ -156,6 +161,9 @@ class PlainEngine:
             elif isinstance(node, Step) and self._applies(node.conditions):
                 control.step = node
                 return
+
+    def _pauses(self, control: _Control) -> bool:
+        return control.number == 0 and control.sample == self.pause_at
 
     def _close(self, control: _Control, frame: _Frame) -> None:
         """The end of a body: next iteration, end of the loop, or end of the sample."""
