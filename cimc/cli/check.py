@@ -34,8 +34,9 @@ def command(console: Console, model: Path, show_all: bool) -> None:
     for note in report.notes:
         console.note(f"note: {note}")
     if report.problem is not None:
+        console.failure(report.problem)
         _show_cuts(console, report)
-        raise report.problem
+        raise click.exceptions.Exit(report.problem.exit_code)
     data: dict[str, Json] = {
         "ok": True,
         "model": str(model),

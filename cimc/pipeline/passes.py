@@ -71,11 +71,11 @@ class Pass:
                     f"pass {self.name} does not take this",
                     need=self.takes.__name__,
                     have=type(state).__name__,
-                    code="CIM4002",
+                    code="CIM2072",
                 )
             )
         if self.needs_target and target is None:
-            found.append(Fault(f"pass {self.name} needs a target", help="-t NAME", code="CIM4003"))
+            found.append(Fault(f"pass {self.name} needs a target", help="-t NAME", code="CIM2073"))
         return found
 
     def option_faults(self, options: Mapping[str, Literal]) -> list[Fault]:
@@ -89,7 +89,7 @@ class Pass:
                         f"pass {self.name} has no option {name}",
                         have=", ".join(self.options) or "it has none",
                         help=f"did you mean {near[0]}?" if near else "",
-                        code="CIM4004",
+                        code="CIM2074",
                     )
                 )
             elif not _fits(value, self.options[name]):
@@ -98,7 +98,7 @@ class Pass:
                         f"pass {self.name}: option {name}",
                         need=_type_name(self.options[name]),
                         have=repr(value),
-                        code="CIM4005",
+                        code="CIM2075",
                     )
                 )
         return found
@@ -188,7 +188,7 @@ def pass_named(name: str) -> Pass:
         Fault(
             f"no pass is called {name!r}",
             help=f"did you mean {near[0]}?" if near else "`cimc opt --list-passes` lists them",
-            code="CIM4001",
+            code="CIM2071",
         )
     )
 
@@ -200,5 +200,5 @@ def all_passes() -> tuple[Pass, ...]:
             importlib.import_module(module)
         except Exception as problem:  # a plug-in may fail in any way
             have = f"{type(problem).__name__}: {problem}"
-            warn(Fault(f"pass {name} cannot be imported from {module}", have=have, code="CIM4006"))
+            warn(Fault(f"pass {name} cannot be imported from {module}", have=have, code="CIM2076"))
     return tuple(_PASSES[name] for name in sorted(_PASSES))

@@ -81,18 +81,18 @@ def test_all_mistakes_are_reported_before_the_first_pass(graph: Graph, known: No
             graph, parse_pipeline('crash,rename-graf,rename-graph{too="a"},crash{message=1}')
         )
     assert [str(fault) for fault in caught.value.faults] == [
-        "error CIM4001: no pass is called 'rename-graf'\n"
+        "error CIM2071: no pass is called 'rename-graf'\n"
         "  help:    `cimc opt --list-passes` lists them",
-        "error CIM4004: pass rename-graph has no option too\n"
+        "error CIM2074: pass rename-graph has no option too\n"
         "  have:    to\n  help:    did you mean to?",
-        "error CIM4005: pass crash: option message\n  need:    str\n  have:    1",
+        "error CIM2075: pass crash: option message\n  need:    str\n  have:    1",
     ]
 
 
 def test_a_pass_that_needs_other_states_or_a_target(graph: Graph) -> None:
     with pytest.raises(UsageError) as caught:
         run_pipeline(graph, parse_pipeline("map"))
-    assert [fault.code for fault in caught.value.faults] == ["CIM4002", "CIM4003"]
+    assert [fault.code for fault in caught.value.faults] == ["CIM2072", "CIM2073"]
 
 
 def test_verification_finds_a_broken_pass(graph: Graph, known: None) -> None:
