@@ -116,9 +116,7 @@ def _transfer(tally: Tally, instr: Transfer, buffers: Mapping[str, Buffer]) -> N
     tally.access(outer, "read", instr.read * bits, instr.readers)
     tally.access(inner, "write", instr.stored * cell_bits, instr.writers)
     if spec.memory[outer].per != spec.memory[inner].per:
-        shared = (
-            instr.read if spec.memory[outer].per == "chip" else instr.stored
-        ) * bits
+        shared = (instr.read if spec.memory[outer].per == "chip" else instr.stored) * bits
         tally.hold("link", -(-shared // spec.link.bits_per_cycle))
         tally.count("link.bits", shared)
         tally.latency += spec.link.hop_cycles

@@ -6,6 +6,7 @@ from cimc.ir.program import executions, walk
 from cimc.ir.tiles import Layer, Tiles
 from cimc.kind import Cost
 from cimc.lowering import Builder, vector_items
+from cimc.lowering.builder import Progress
 from cimc.target import Target
 from cimc.targets.sram_cim.cost import instruction_cost
 from cimc.targets.sram_cim.layers import Layers, mapped_nest
@@ -16,7 +17,8 @@ from cimc.targets.sram_cim.machine import machine_of
 def layer_estimate(layer: Layer, tiles: Tiles, target: Target) -> Cost:
     """Exact events, and cycles as a lower bound: those of the unit that is held longest."""
     builder = Builder(tiles.graph, target)
-    builder.assume_announced()
+    for value in builder.inputs(layer):
+        builder.announce(value, Progress("", 1))
     if layer.place == "macro":
         heavy = Layers(tiles).heavy(layer)
         mapped = mapped_nest(layer, heavy, machine_of(target))
@@ -25,7 +27,7 @@ def layer_estimate(layer: Layer, tiles: Tiles, target: Target) -> Cost:
         items = list(vector_items(builder, layer))
     held: dict[str, int] = {}
     events: dict[str, int] = {}
-    buffers = builder.buffers()
+    buffers = builder.program(tiles.target).buffer_map()
     for instr, loops in walk(items):
         cost = instruction_cost(instr, buffers, target)
         times = executions(instr, loops)

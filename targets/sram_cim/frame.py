@@ -13,8 +13,23 @@ When = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """An iteration next to this one: loops from `begin` on are at their first or last iteration.
+
+    If it `steps`, the loop before them is one step further: `by` 1 (they begin) or -1 (they end).
+    """
+
+    begin: int = 1 << 30
+    by: int = 1
+    steps: bool = True
+
+
+NOW = Turn()
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
-    """A tile of an operand at one level: `buffer` in use, `ahead` the one loaded meanwhile.
+    """A tile of an operand at one level: `buffer` in use, `other` the one that moves meanwhile.
 
     The tile is filled in loop `loop`; up to loop `base` what comes next cannot be loaded ahead,
     since the level it comes from still holds the current tile.
@@ -23,7 +38,7 @@ class Held:
     layout: Layout
     buffer: str
     loop: int
-    ahead: str = ""
+    other: str = ""
     base: int = -1
 
 
@@ -64,21 +79,31 @@ class Frame:
         """Those of `places` that are loops of the program."""
         return [place for place in places if place >= 0 and self.mapped.loops[place][1] > 1]
 
-    def start(self, low: int, high: int, stepped: int | None = None) -> dict[str, Affine]:
-        """How far each dim has moved by the loops low+1 .. high.
-
-        With `stepped`, the iteration in which that loop goes one further and those inside it begin
-        again; where it is not above `low`, all of them begin again.
-        """
+    def start(self, low: int, high: int, turn: Turn = NOW) -> dict[str, Affine]:
+        """How far each dim has moved by the loops low+1 .. high, in the iteration of `turn`."""
         found = dict.fromkeys(DIMS, Affine())
-        if stepped is not None and stepped <= low:
-            return found
         for place in self.real(range(low + 1, high + 1)):
-            if stepped is not None and place > stepped:
-                continue
-            dim, step = self.mapped.loops[place][0], self.mapped.step(place)
-            moved = var(self.variable(place)) + (1 if place == stepped else 0)
-            found[dim] = found[dim] + moved * step
+            (dim, bound), step = self.mapped.loops[place], self.mapped.step(place)
+            at = var(self.variable(place))
+            if place >= turn.begin:
+                at = Affine(0 if turn.by > 0 else bound - 1)
+            elif place == turn.begin - 1 and turn.steps:
+                at = at + turn.by
+            found[dim] = found[dim] + at * step
+        return found
+
+    def turns(self, low: int, high: int, by: int) -> list[tuple[Turn, When]]:
+        """The next (`by` 1) or previous (-1) iteration of loops low+1 .. high.
+
+        Each of these loops may be the one by whose step it is reached; with the conditions under
+        which it is. None of the conditions holds where the loop `low` has to go on.
+        """
+        word = "last" if by > 0 else "first"
+        found = []
+        for place in self.real(range(low + 1, high + 1)):
+            inner = self.all_of(self.real(range(place + 1, high + 1)), word)
+            when = (*inner, (self.variable(place), f"not-{word}"))
+            found.append((Turn(place + 1, by), when))
         return found
 
     # --- conditions ---

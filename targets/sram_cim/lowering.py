@@ -109,20 +109,18 @@ class _Emitter:
             return held
         ahead = self.builder.local(f"{name}.next", memory, kind, layout.elements)
         is_home = flow.outer.level == mapped.machine.chain(flow.operand)[0]
-        single = not is_home and not outer.ahead
+        single = not is_home and not outer.other
         base = outer.loop if single else outer.base
         held = Held(layout, buffer, flow.loop, ahead, base)
-        source = outer.ahead or outer.buffer
+        source = outer.other or outer.buffer
         first = frame.start(flow.loop, flow.loop)
         frame.before[base].append(self.load(flow, outer, source, ahead, first))
         flip = Flip(whole(buffer, layout), whole(ahead, layout), layer=self.layer.name)
         frame.before[flow.loop].append(flip)
-        for stepped in frame.real(range(base + 1, flow.loop + 1)):
-            inner = frame.real(range(stepped + 1, flow.loop + 1))
-            when = (*frame.all_of(inner, "last"), *frame.not_all_of([stepped], "last")[0])
-            same = is_home or stepped > outer.loop
-            source = outer.buffer if same else outer.ahead
-            start = frame.start(outer.loop, flow.loop, stepped)
+        for turn, when in frame.turns(base, flow.loop, 1):
+            same = is_home or turn.begin - 1 > outer.loop
+            source = outer.buffer if same else outer.other
+            start = frame.start(outer.loop, flow.loop, turn)
             load = self.load(flow, outer, source, ahead, start)
             frame.before[flow.loop].append(dataclasses.replace(load, when=when))
         return held

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,8 @@ from cimc.mapping.flows import Flow, reductions
 from cimc.mapping.layout import tile_layout, whole_layout, window
 from cimc.mapping.machine import NAMES, OUTPUT
 from cimc.targets.sram_cim.corrections import Correction, corrections
-from cimc.targets.sram_cim.frame import Frame, Held, When, memory_of, whole
-from cimc.targets.sram_cim.instructions import Transfer
+from cimc.targets.sram_cim.frame import NOW, Frame, Held, Turn, When, memory_of, whole
+from cimc.targets.sram_cim.instructions import Flip, Transfer
 from cimc.targets.sram_cim.layers import Heavy
 
 STORE = "vector.x1"  # the vector units' own store of tables and intermediate tiles
@@ -84,19 +85,61 @@ class Results:
         for flow, sink, held in reversed([*zip(moves[split:], outer, sums, strict=False)]):
             visits = self.frame.real(reductions(self.mapped, flow.loop))
             if sink is None:
-                self.finish(flow, held, finals[-1] if finals else None, ())
+                landing = finals[-1] if finals else None
+                base = moves[split - 1].loop if finals else -1
+
+                finish = partial(self.finish, flow, held, landing)
+                self.deliver(flow, base, (held,), finish)
             elif sink is outer[0]:
                 for when in self.frame.not_all_of(visits, "last"):
-                    self.leave(flow, sink, held, when)
-                self.finish(flow, held, None, self.frame.all_of(visits, "last"))
+                    self.after(flow.loop, [self.leave(flow, sink, held, NOW)], when)
+                done = self.frame.all_of(visits, "last")
+                self.after(flow.loop, self.finish(flow, held, None, NOW), done)
             else:
-                self.leave(flow, sink, held, ())
+                self.after(flow.loop, [self.leave(flow, sink, held, NOW)])
         for number in reversed(range(split)):
-            for name, held in finals[number].items():
-                value = self.builder.producers[name].out
-                into = finals[number - 1][name] if number else self.home_of(value)
-                self.leave(moves[number], into, held, ())
+            flow, tiles = moves[number], finals[number]
+            into = (
+                finals[number - 1]
+                if number
+                else {name: self.home_of(self.builder.producers[name].out) for name in tiles}
+            )
+            base = moves[number - 1].loop if number else -1
+
+            leave = partial(self.leave_all, flow, into, tiles)
+            self.deliver(flow, base, tuple(tiles.values()), leave)
         return sums[-1]
+
+    def deliver(
+        self,
+        flow: Flow,
+        base: int,
+        tiles: Sequence[Held],
+        leave: Callable[[Turn], list[Instr]],
+    ) -> None:
+        """Complete tiles go out: at once, or from second buffers during the next iteration.
+
+        What the tile of the level outside, filled in loop `base`, is to get must be there before
+        that one goes out in turn.
+        """
+        frame = self.frame
+        if not flow.double or flow.loop <= base:
+            self.after(flow.loop, leave(NOW))
+            return
+        for held in tiles:
+            flip = Flip(whole(held.other, held.layout), whole(held.buffer, held.layout))
+            self.after(flow.loop, [flip])
+        for turn, when in frame.turns(base, flow.loop, -1):
+            for instr in leave(turn):
+                frame.before[flow.loop].append(dataclasses.replace(instr, when=when))
+        self.after(base, leave(Turn(base + 1, -1, steps=False)))
+
+    def after(self, loop: int, instrs: Sequence[Instr], when: When = ()) -> None:
+        """Put instructions at the end of a loop's body."""
+        name = self.layer.name
+        self.frame.after[loop] += [
+            dataclasses.replace(instr, when=(*instr.when, *when), layer=name) for instr in instrs
+        ]
 
     # --- tiles ---
 
@@ -104,14 +147,13 @@ class Results:
         """A new buffer for the tile that a flow fills."""
         layout = tile_layout(self.axes, self.mapped.union(flow.loop + 1))
         level = self.mapped.machine.levels[flow.inner.level].name
-        name = self.builder.local(
-            f"{self.layer.name}.{NAMES[OUTPUT]}.{level}{suffix}",
-            memory_of(self.mapped, flow.inner.level),
-            dtype,
-            layout.elements,
-            2 if flow.double else 1,
-        )
-        return Held(layout, name, flow.loop)
+        memory = memory_of(self.mapped, flow.inner.level)
+        name = f"{self.layer.name}.{NAMES[OUTPUT]}.{level}{suffix}"
+        name = self.builder.local(name, memory, dtype, layout.elements)
+        other = ""
+        if flow.double and not flow.partial:
+            other = self.builder.local(f"{name}.out", memory, dtype, layout.elements)
+        return Held(layout, name, flow.loop, other)
 
     def finals(self, flow: Flow) -> dict[str, Held]:
         """A tile for each value that leaves the layer."""
@@ -133,10 +175,12 @@ class Results:
 
     # --- moves ---
 
-    def seen(self, flow: Flow, outer: Held, held: Held) -> tuple[View, tuple[Bound, ...]]:
+    def seen(
+        self, flow: Flow, outer: Held, held: Held, turn: Turn = NOW
+    ) -> tuple[View, tuple[Bound, ...]]:
         """A flow's tile in the level outside, and where it leaves the result."""
         is_home = outer.loop < 0 and outer.layout == self.home.layout
-        start = self.frame.start(outer.loop, flow.loop)
+        start = self.frame.start(outer.loop, flow.loop, turn)
         seen = window(held.layout, outer.layout, start, self.frame.trips if is_home else None)
         return seen.view(outer.buffer), seen.bounds
 
@@ -170,28 +214,31 @@ class Results:
             )
         )
 
-    def leave(self, flow: Flow, outer: Held, held: Held, when: When) -> None:
+    def leave_all(
+        self, flow: Flow, into: Mapping[str, Held], tiles: Mapping[str, Held], turn: Turn
+    ) -> list[Instr]:
+        """The tiles of all results go one level out."""
+        return [self.leave(flow, into[name], held, turn) for name, held in tiles.items()]
+
+    def leave(self, flow: Flow, outer: Held, held: Held, turn: Turn) -> Instr:
         """A tile goes one level out."""
-        view, bounds = self.seen(flow, outer, held)
-        self.frame.after[flow.loop].append(
-            Transfer(
-                view,
-                whole(held.buffer, held.layout),
-                write_bounds=bounds,
-                read=flow.inner_elements,
-                readers=self.mapped.instances(flow.inner.level),
-                stored=flow.outer_elements,
-                writers=self.mapped.instances(flow.outer.level),
-                when=when,
-                layer=self.layer.name,
-            )
+        view, bounds = self.seen(flow, outer, held, turn)
+        return Transfer(
+            view,
+            whole(held.buffer if turn is NOW else held.other, held.layout),
+            write_bounds=bounds,
+            read=flow.inner_elements,
+            readers=self.mapped.instances(flow.inner.level),
+            stored=flow.outer_elements,
+            writers=self.mapped.instances(flow.outer.level),
+            layer=self.layer.name,
         )
 
     # --- the epilogue ---
 
     def finish(
-        self, flow: Flow, held: Held, landing: Mapping[str, Held] | None, when: When
-    ) -> None:
+        self, flow: Flow, held: Held, landing: Mapping[str, Held] | None, turn: Turn
+    ) -> list[Instr]:
         """Complete sums become results."""
         axes = tuple(
             OutAxis(run.terms[0][0], run.extent, run.stride)
@@ -199,17 +246,17 @@ class Results:
             for run in runs
             if run.extent > 1
         )
-        start = self.frame.start(-1, flow.loop)
+        start = self.frame.start(-1, flow.loop, turn)
         dims = [axis.terms[0][0] for axis in self.axes]
         tile = NestTile(
             self.heavy.shape,
-            held.buffer,
+            held.buffer if turn is NOW else held.other,
             axes or (OutAxis("p", 1, 1),),
             tuple((dim, start[dim]) for dim in dims),
         )
         landed = None
         if landing is not None:
-            landed = {name: self.landed(tile, flow, into) for name, into in landing.items()}
+            landed = {name: self.landed(tile, flow, into, turn) for name, into in landing.items()}
         instrs = [
             *(item for fix in self.corrections for item in self.correct(tile, fix)),
             *epilogue(
@@ -223,13 +270,11 @@ class Results:
                 landing=landed,
             ),
         ]
-        for instr in instrs:
-            near = dataclasses.replace(self.near(instr), when=when)
-            self.frame.after[flow.loop].append(near)
+        return [self.near(instr) for instr in instrs]
 
-    def landed(self, tile: NestTile, flow: Flow, into: Held) -> View:
+    def landed(self, tile: NestTile, flow: Flow, into: Held, turn: Turn) -> View:
         """A finished tile in the level outside."""
-        start = self.frame.start(into.loop, flow.loop)
+        start = self.frame.start(into.loop, flow.loop, turn)
         offset = Affine()
         for dim, at in start.items():
             offset = offset + at * into.layout.step(dim)

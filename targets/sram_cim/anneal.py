@@ -1,0 +1,227 @@
+"""Search for mappings: annealing of loop orders and levels on every promising spatial choice."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cimc.mapping.machine import INPUT, OPERANDS, OUTPUT, WEIGHT, Machine
+from cimc.mapping.nest import DIMS, WORD, Mapped
+from cimc.mapping.workload import Workload
+from cimc.targets.sram_cim import search_kernel as kernel
+from cimc.targets.sram_cim.energy import activation_pj, leakage_pj
+from cimc.targets.sram_cim.placing import Factors, Loops
+from cimc.targets.sram_cim.spatial import spatial_choices
+from cimc.targets.sram_cim.stationary import primes, remaining
+from cimc.targets.sram_cim_spec import SramCimSpec
+
+OBJECTIVES = {
+    "latency": kernel.LATENCY_FIRST,
+    "energy": kernel.ENERGY_FIRST,
+    "edp": kernel.PRODUCT,
+}
+ORDERS = ("gkcrsnpq", "gnpqkcrs")  # from outside: weights stay, results stay
+CHOICES, KEPT = 16, 4
+SHORT, LONG = 150, 1200  # steps
+SMOOTH = 7  # largest prime factor of a loop that is split
+
+
+def packed(
+    workload: Workload, machine: Machine, spec: SramCimSpec, epilogue: int
+) -> kernel.Machine:
+    """A machine and a workload as the kernels read them."""
+    chains = [machine.chain(o) for o in OPERANDS]
+    longest = max(len(chain) for chain in chains)
+    chain = np.full((3, longest), -1, np.int64)
+    may_double = np.zeros((3, longest), np.int64)
+    for o, places in enumerate(chains):
+        chain[o, : len(places)] = places
+        for j, place in enumerate(places[1:], 1):
+            may_double[o, j] = machine.levels[place].double[o]
+    level = np.array(
+        [
+            [
+                item.size_bits,
+                item.read_bits,
+                item.write_bits,
+                spec.memory[item.name].latency_cycles,
+                spec.memory[item.name].per == "chip",
+                spec.memory[item.name].ports == "shared",
+                sum(item.holds) > 1,
+            ]
+            for item in machine.levels
+        ],
+        np.int64,
+    )
+    bits, shape = workload.bits, workload.shape
+    relevant = [[dim in "ngcpqrs", dim in "gkcrs", dim in "ngkpq"] for dim in DIMS]
+    vector = spec.vector
+    return kernel.Machine(
+        chain=chain,
+        length=np.array([len(places) for places in chains], np.int64),
+        level=level,
+        along=np.array(
+            [[axis.name in item.along for axis in machine.axes] for item in machine.levels],
+            np.int64,
+        ),
+        pj=np.array([[item.read_pj, item.write_pj] for item in machine.levels]),
+        source=np.array([axis.source for axis in machine.axes], np.int64),
+        may_double=may_double,
+        relevant=np.array(relevant, np.int64).T.copy(),
+        reduced=np.array([dim in "crs" for dim in DIMS], np.int64),
+        steps=np.array(
+            [shape.strides[0], shape.dilations[0], shape.strides[1], shape.dilations[1]], np.int64
+        ),
+        numbers=np.array(
+            [
+                bits[INPUT],
+                bits[WEIGHT],
+                bits[OUTPUT],
+                machine.psum_bits,
+                machine.weight_bits,
+                WORD,
+                machine.activation_cycles(bits[INPUT], bits[WEIGHT]),
+                spec.link.bits_per_cycle,
+                spec.link.hop_cycles,
+                vector.lanes,
+                vector.per == "core",
+                epilogue,
+            ],
+            np.int64,
+        ),
+        prices=np.array(
+            [
+                spec.link.pj_per_bit,
+                activation_pj(spec, bits[INPUT], bits[WEIGHT]),
+                vector.op_pj,
+                leakage_pj(spec),
+            ]
+        ),
+    )
+
+
+def annealed(
+    workload: Workload, machine: Machine, spec: SramCimSpec, epilogue: int, objective: str
+) -> Mapped | None:
+    """The best mapping found, always the same one; None if nothing fitted."""
+    starts = [
+        (factors, order_loops(remaining(workload, factors, order)))
+        for factors in spatial_choices(workload, machine, CHOICES)
+        for order in ORDERS
+    ]
+    tables = _Tables(starts, machine)
+    scores = kernel.search(
+        packed(workload, machine, spec, epilogue),
+        tables.factors,
+        tables.count,
+        tables.dim,
+        tables.bound,
+        tables.wish,
+        tables.use,
+        tables.double,
+        OBJECTIVES[objective],
+        SHORT,
+        KEPT,
+        LONG,
+        1,
+    )
+    best = int(np.argmin(scores))
+    if scores[best] >= kernel.HUGE:
+        return None
+    m = packed(workload, machine, spec, epilogue)
+    return tables.mapped(best, starts[best][0], workload, machine, m)
+
+
+def order_loops(loops: Loops) -> Loops:
+    """Loops split into prime ones, large factors outside; what has large primes is rounded up."""
+    found: list[tuple[str, int]] = []
+    for dim, bound in loops:
+        found += [(dim, prime) for prime in reversed(primes(_smooth(bound)))]
+    return tuple(found)
+
+
+def _smooth(bound: int) -> int:
+    """The bound, or the next one without large prime factors if that costs less than 5 %."""
+    for candidate in range(bound, bound + bound // 20 + 1):
+        if max(primes(candidate), default=1) <= SMOOTH:
+            return candidate
+    return bound
+
+
+class _Tables:
+    """All starts of a search, as arrays."""
+
+    def __init__(self, starts: list[tuple[Factors, Loops]], machine: Machine) -> None:
+        count, longest = len(starts), max(len(machine.chain(o)) for o in OPERANDS)
+        width = max(len(loops) for _, loops in starts)
+        self.factors = np.ones((count, len(machine.axes), len(DIMS)), np.int64)
+        self.count = np.array([len(loops) for _, loops in starts], np.int64)
+        self.dim = np.zeros((count, width), np.int64)
+        self.bound = np.ones((count, width), np.int64)
+        self.wish = np.zeros((count, 3), np.int64)
+        self.use = np.ones((count, 3, longest), np.int64)
+        self.double = np.zeros((count, 3, longest), np.int64)
+        for start, (factors, loops) in enumerate(starts):
+            for axis, own in enumerate(factors):
+                for dim, factor in own:
+                    self.factors[start, axis, DIMS.index(dim)] = factor
+            for place, (dim, bound) in enumerate(loops):
+                self.dim[start, place] = DIMS.index(dim)
+                self.bound[start, place] = bound
+            self.wish[start] = len(loops)
+
+    def mapped(
+        self,
+        start: int,
+        factors: Factors,
+        workload: Workload,
+        machine: Machine,
+        m: kernel.Machine,
+    ) -> Mapped:
+        """The mapping that a start has become."""
+        count = int(self.count[start])
+        dim, bound = self.dim[start, :count], self.bound[start, :count]
+        cut = np.zeros(self.use.shape[1:], np.int64)
+        inside = np.empty((count + 1, len(DIMS)), np.int64)
+        kernel.suffixes(count, dim, bound, inside)
+        spread = kernel.spread_of(m, self.factors[start])
+        use, double = self.use[start], self.double[start]
+        kernel.place(m, count, dim, bound, self.wish[start], use, double, inside, spread, cut)
+        loops = [(DIMS[d], int(b)) for d, b in zip(dim, bound, strict=True)]
+        return with_levels(workload, machine, factors, loops, cut, use, double)
+
+
+def with_levels(
+    workload: Workload,
+    machine: Machine,
+    factors: Factors,
+    loops: list[tuple[str, int]],
+    cut: kernel.Ints,
+    use: kernel.Ints,
+    double: kernel.Ints,
+) -> Mapped:
+    """A mapping from positions; a loop of bound 1 stands for a level that no loop is left for."""
+    chains = [machine.chain(o) for o in OPERANDS]
+    used = [[j for j in range(len(c)) if j == 0 or use[o, j]] for o, c in enumerate(chains)]
+    rows: list[tuple[str, int, list[int]]] = []
+    for place in range(len(loops) + 1):
+        held = [max(j for j in used[o] if cut[o, j] <= place) for o in OPERANDS]
+        before = [max((j for j in used[o] if cut[o, j] < place), default=0) for o in OPERANDS]
+        for o in OPERANDS:
+            for j in used[o]:
+                passed = before[o] < j < held[o] and cut[o, j] == place
+                if passed and len(chains[o]) - 1 > j > 0:
+                    positions = [before[other] if other >= o else held[other] for other in OPERANDS]
+                    positions[o] = j
+                    rows.append(("n", 1, positions))
+        if place < len(loops):
+            rows.append((*loops[place], held))
+    levels = [tuple(chains[o][row[2][o]] for row in rows) for o in OPERANDS]
+    doubled = frozenset((chains[o][j], o) for o in OPERANDS for j in used[o] if j and double[o, j])
+    return Mapped(
+        workload,
+        machine,
+        tuple((dim, bound) for dim, bound, _ in rows),
+        (levels[INPUT], levels[WEIGHT], levels[OUTPUT]),
+        factors,
+        doubled,
+    )

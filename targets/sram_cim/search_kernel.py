@@ -1,0 +1,442 @@
+"""The closed form of `timing` and an annealing search over it, compiled.
+
+A mapping in search is an order of prime loops, and for each operand which levels of its chain it
+uses, with how many buffers. Levels that one operand has for itself keep all loops whose tile fits;
+for levels that operands share, the first loop they keep is searched, too. The spatial factors are
+given. `evaluate` returns the numbers of `timing.evaluate` for the same mapping.
+
+Arrays: dims in the order g n k c p q r s; `chain[o, j]` is the level at position j of operand o's
+chain; `cut[o, j]` the first loop that it keeps; `use`, `double`, 0 or 1 by position.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc import jit
+
+njit = jit.compiler(__file__)
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+G, N, K, C, P, Q, R, S = range(8)
+MOST_LOOPS = 40
+HUGE = 1e300
+
+
+class Machine(NamedTuple):
+    """A machine and a workload as the kernels read them."""
+
+    chain: Ints  # [3, positions], -1 behind the last
+    length: Ints  # [3] positions in use
+    level: Ints  # [levels, 7]: size, read and write width, latency, chip, shared port, shared
+    along: Ints  # [levels, 3] whether it has an instance at each position of an axis
+    pj: Floats  # [levels, 2] per bit read, written
+    source: Ints  # [axes, 3]
+    may_double: Ints  # [3, positions]
+    relevant: Ints  # [3, 8]
+    reduced: Ints  # [8]
+    steps: Ints  # [4] stride and dilation of rows, of columns
+    numbers: Ints  # see the constants below
+    prices: Floats  # link bit, activation of one core, vector op, leakage per cycle
+
+
+SIZE, READ, WRITE, LATENCY, CHIP, ONE_PORT, SHARED = range(7)
+INPUT_BITS, WEIGHT_BITS, RESULT_BITS, PSUM_BITS, CELL_BITS, WORD, ACTIVATION = range(7)
+LINK_BITS, LINK_HOP, LANES, PER_CORE, EPILOGUE = range(7, 12)
+LINK_PJ, ACTIVATION_PJ, VECTOR_PJ, LEAKAGE_PJ = range(4)
+LATENCY_FIRST, ENERGY_FIRST, PRODUCT = range(3)
+
+
+@njit
+def elements(o, tile, steps):
+    """Elements of operand o's tile with these loop extents."""
+    if o == 1:
+        return tile[G] * tile[K] * tile[C] * tile[R] * tile[S]
+    if o == 2:
+        return tile[G] * tile[N] * tile[K] * tile[P] * tile[Q]
+    rows = min((tile[P] - 1) * steps[0] + (tile[R] - 1) * steps[1] + 1, tile[P] * tile[R])
+    columns = min((tile[Q] - 1) * steps[2] + (tile[S] - 1) * steps[3] + 1, tile[Q] * tile[S])
+    return tile[G] * tile[N] * tile[C] * rows * columns
+
+
+@njit
+def spread_of(m, factors):
+    """[3, levels, 8] spatial factors that a tile of each operand at each level holds."""
+    levels = m.level.shape[0]
+    spread = np.ones((3, levels, 8), np.int64)
+    for o in range(3):
+        for level in range(levels):
+            for axis in range(3):
+                if m.source[axis, o] >= level:
+                    for d in range(8):
+                        spread[o, level, d] *= factors[axis, d]
+    return spread
+
+
+@njit
+def instances_of(m, factors):
+    """[levels] instances in use."""
+    count = np.ones(m.level.shape[0], np.int64)
+    for level in range(m.level.shape[0]):
+        for axis in range(3):
+            if m.along[level, axis]:
+                for d in range(8):
+                    count[level] *= factors[axis, d]
+    return count
+
+
+@njit
+def suffixes(count, dim, bound, inside):
+    """inside[i, d]: product of the bounds of dim d from loop i inwards."""
+    for d in range(8):
+        inside[count, d] = 1
+    for i in range(count - 1, -1, -1):
+        for d in range(8):
+            inside[i, d] = inside[i + 1, d]
+        inside[i, dim[i]] *= bound[i]
+
+
+@njit
+def tile_elements(m, o, level, inside, spread, tile):
+    """Elements of the tile of `inside` (loop extents) in one instance of a level."""
+    for d in range(8):
+        tile[d] = inside[d] * spread[o, level, d]
+    return elements(o, tile, m.steps)
+
+
+@njit
+def bits_at(m, o, level, sum_level):
+    """Bits of one element of an operand at a level."""
+    if o == 0:
+        return m.numbers[INPUT_BITS]
+    if o == 1:
+        width = m.numbers[CELL_BITS]
+        if level == m.chain[1, m.length[1] - 1]:
+            return -(-m.numbers[WEIGHT_BITS] // width) * width
+        return m.numbers[WEIGHT_BITS]
+    if level >= min(sum_level, m.chain[2, m.length[2] - 1]):
+        return m.numbers[PSUM_BITS] if level else m.numbers[WORD]
+    return m.numbers[RESULT_BITS]
+
+
+@njit
+def outermost_sum(m, count, dim, bound, cut, use):
+    """Outermost level that holds partial sums; the number of levels where no loop reduces."""
+    for i in range(count):
+        if m.reduced[dim[i]] and bound[i] > 1:
+            level = m.chain[2, 0]
+            for j in range(m.length[2]):
+                if use[2, j] and cut[2, j] <= i:
+                    level = m.chain[2, j]
+            return level
+    return m.level.shape[0]
+
+
+@njit
+def fits(m, count, dim, bound, cut, use, double, inside, spread):
+    """Whether all levels hold what the mapping keeps there."""
+    levels = m.level.shape[0]
+    taken = np.zeros(levels, np.int64)
+    tile = np.empty(8, np.int64)
+    sum_level = outermost_sum(m, count, dim, bound, cut, use)
+    for o in range(3):
+        for j in range(1, m.length[o]):
+            if not use[o, j]:
+                continue
+            level = m.chain[o, j]
+            size = tile_elements(m, o, level, inside[cut[o, j]], spread, tile)
+            size *= bits_at(m, o, level, sum_level) * (1 + double[o, j])
+            taken[level] += size
+            if taken[level] > m.level[level, SIZE]:
+                return False
+    return True
+
+
+@njit
+def passage(m, source, sink, read, stored, counts, held, share):
+    """Cycles and pJ of one transfer; adds `share` of what it holds to the ports' cycles."""
+    level, levels = m.level, m.level.shape[0]
+    reading = 2 * source
+    writing = 2 * sink + (0 if level[sink, ONE_PORT] else 1)
+    r = -(-read // level[source, READ])
+    w = -(-stored // level[sink, WRITE])
+    held[reading] += share * r
+    held[writing] += share * w
+    cycles = max(r, w) if reading != writing else r + w
+    latency = max(level[source, LATENCY], level[sink, LATENCY])
+    pj = read * counts[source] * m.pj[source, 0]
+    pj += stored * counts[sink] * m.pj[sink, 1]
+    if level[source, CHIP] != level[sink, CHIP]:
+        crossing = read if level[source, CHIP] else stored
+        link = -(-crossing // m.numbers[LINK_BITS])
+        held[2 * levels] += share * link
+        cycles = max(cycles, link)
+        pj += crossing * m.prices[LINK_PJ]
+        latency += m.numbers[LINK_HOP]
+    last = m.length[1] - 1
+    if sink == m.chain[1, last] and not m.may_double[1, last]:
+        held[2 * levels + 2] += share * cycles
+    return cycles + latency, pj
+
+
+@njit
+def evaluate(m, count, dim, bound, cut, use, double, inside, spread, counts, factors):
+    """Cycles and pJ of a mapping."""
+    levels = m.level.shape[0]
+    units = 2 * levels + 3  # ports, link, vector, macro
+    held = np.zeros((count + 1, units))
+    exposed = np.zeros((count + 1, 3))
+    ahead = np.zeros((count + 1, 3))
+    first = np.zeros(3)
+    last, pj = 0.0, 0.0
+    tile = np.empty(8, np.int64)
+    sum_level = outermost_sum(m, count, dim, bound, cut, use)
+    cores = np.int64(1)
+    for d in range(8):
+        cores *= factors[0, d]
+    for o in range(3):
+        finish_at, finish_inner, finish_share, finish_out = -2, np.int64(0), 0.0, 0.0
+        finish_visits = 1.0
+        finish_double = False
+        outer = 0
+        for j in range(1, m.length[o]):
+            if not use[o, j]:
+                continue
+            loop = -1
+            for i in range(cut[o, j] - 1, -1, -1):
+                if bound[i] > 1 and m.relevant[o, dim[i]]:
+                    loop = i
+                    break
+            visits, reduction = 1.0, 1.0
+            for i in range(loop + 1):
+                visits *= bound[i]
+                if o == 2 and m.reduced[dim[i]]:
+                    reduction *= bound[i]
+            source, sink = m.chain[o, outer], m.chain[o, j]
+            read = tile_elements(m, o, source, inside[loop + 1], spread, tile)
+            size = tile_elements(m, o, sink, inside[loop + 1], spread, tile)
+            stored = size * bits_at(m, o, sink, sum_level)
+            at = loop + 1
+            if o < 2:
+                read *= m.numbers[o]
+                cycles, price = passage(m, source, sink, read, stored, counts, held[at], 1.0)
+                pj += visits * price
+                if double[o, j] and loop >= 0:
+                    first[o] += cycles
+                    ahead[at, o] += cycles
+                else:
+                    exposed[at, o] += cycles
+            else:
+                read *= bits_at(m, o, source, sum_level)
+                share = 1.0 - 1.0 / reduction
+                back, price = passage(m, source, sink, read, stored, counts, held[at], share)
+                pj += visits * share * price
+                out, price = passage(m, sink, source, stored, read, counts, held[at], 1.0)
+                pj += visits * price
+                exposed[at, o] += share * back
+                if reduction == 1.0 or finish_at == -2:
+                    if finish_at != -2:
+                        if finish_double:
+                            last += finish_out
+                        else:
+                            exposed[finish_at, o] += finish_out
+                    finish_at, finish_inner, finish_share = at, size * counts[sink], 1.0 - share
+                    finish_out, finish_double, finish_visits = out, double[o, j], visits
+                elif double[o, j]:
+                    last += out
+                else:
+                    exposed[at, o] += out
+            outer = j
+        if o == 2:
+            results = finish_inner * m.numbers[EPILOGUE]
+            lanes = m.numbers[LANES] * (cores if m.numbers[PER_CORE] else 1)
+            cycles = finish_share * -(-results // lanes)
+            held[finish_at, 2 * levels + 1] += cycles
+            pj += finish_visits * finish_share * results * m.prices[VECTOR_PJ]
+            if finish_double:
+                last += max(finish_out, cycles)
+            else:
+                exposed[finish_at, o] += max(finish_out, cycles)
+    total = float(m.numbers[ACTIVATION])
+    busy = np.zeros(units)
+    busy[2 * levels + 2] = total
+    activations = 1.0
+    for i in range(count, -1, -1):
+        for unit in range(units):
+            busy[unit] += held[i, unit]
+        total += max(exposed[i, 0], exposed[i, 1], exposed[i, 2])
+        total = max(total, ahead[i, 0], ahead[i, 1], ahead[i, 2])
+        for unit in range(units):
+            total = max(total, busy[unit])
+        if i > 0:
+            total *= bound[i - 1]
+            activations *= bound[i - 1]
+            for unit in range(units):
+                busy[unit] *= bound[i - 1]
+    total += max(first[0], first[1], first[2]) + last
+    pj += activations * cores * m.prices[ACTIVATION_PJ] + total * m.prices[LEAKAGE_PJ]
+    return total, pj
+
+
+@njit
+def place(m, count, dim, bound, wish, use, double, inside, spread, cut):
+    """Fill `cut`: own levels keep all loops that fit, shared ones begin at `wish`."""
+    tile = np.empty(8, np.int64)
+    for o in range(3):
+        before = 0
+        for j in range(m.length[o]):
+            cut[o, j] = before
+            if j == 0 or not use[o, j]:
+                continue
+            level = m.chain[o, j]
+            bits = bits_at(m, o, level, 0)
+            if o == 2:
+                bits = max(m.numbers[PSUM_BITS], m.numbers[RESULT_BITS])
+            begin = count
+            lowest = max(before, wish[o]) if m.level[level, SHARED] else before
+            while begin > lowest:
+                size = tile_elements(m, o, level, inside[begin - 1], spread, tile)
+                if size * bits * (1 + double[o, j]) > m.level[level, SIZE]:
+                    break
+                begin -= 1
+            cut[o, j] = begin
+            before = begin
+
+
+@njit
+def draw(state):
+    """The next random number of 31 bits (xorshift); `state` has one word."""
+    x = state[0]
+    x ^= (x << np.uint64(13)) & np.uint64(0xFFFFFFFFFFFFFFFF)
+    x ^= x >> np.uint64(7)
+    x ^= (x << np.uint64(17)) & np.uint64(0xFFFFFFFFFFFFFFFF)
+    state[0] = x
+    return np.int64(x >> np.uint64(33))
+
+
+@njit
+def score_of(objective, cycles, pj):
+    """What is minimized; the other quantity breaks ties."""
+    if objective == LATENCY_FIRST:
+        return cycles * (1.0 + 1e-12 * pj)
+    if objective == ENERGY_FIRST:
+        return pj * (1.0 + 1e-12 * cycles)
+    return cycles * pj
+
+
+@njit
+def change(m, count, dim, bound, wish, use, double, random):
+    """One random step to a neighbouring mapping, in place."""
+    kind = draw(random) % 16
+    if kind < 10 and count > 1:
+        i, j = draw(random) % count, draw(random) % count
+        if kind < 3:
+            j = min(i + 1, count - 1)
+        if kind < 6:
+            dim[i], dim[j] = dim[j], dim[i]
+            bound[i], bound[j] = bound[j], bound[i]
+        else:
+            step = 1 if j > i else -1
+            moved_dim, moved_bound = dim[i], bound[i]
+            while i != j:
+                dim[i], bound[i] = dim[i + step], bound[i + step]
+                i += step
+            dim[j], bound[j] = moved_dim, moved_bound
+        return
+    o = draw(random) % 3
+    if kind < 13:
+        wish[o] = draw(random) % (count + 1)
+        return
+    j = 1 + draw(random) % (m.length[o] - 1)
+    if kind < 15 and m.may_double[o, j]:
+        double[o, j] = 1 - double[o, j]
+    elif j < m.length[o] - 1:
+        use[o, j] = 1 - use[o, j]
+
+
+@njit
+def anneal(m, factors, count, dim, bound, wish, use, double, objective, steps, heat, random):
+    """Improve a mapping in place; its score, HUGE where none that fits was met."""
+    spread, counts = spread_of(m, factors), instances_of(m, factors)
+    inside = np.empty((count + 1, 8), np.int64)
+    cut = np.zeros(use.shape, np.int64)
+    best, now = HUGE, HUGE
+    state = (dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy())
+    kept = (dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy())
+    for step in range(steps):
+        t_dim, t_bound, t_wish, t_use, t_double = state
+        dim[:], bound[:], wish[:] = t_dim, t_bound, t_wish
+        use[:], double[:] = t_use, t_double
+        if step:
+            change(m, count, dim, bound, wish, use, double, random)
+        suffixes(count, dim, bound, inside)
+        place(m, count, dim, bound, wish, use, double, inside, spread, cut)
+        if not fits(m, count, dim, bound, cut, use, double, inside, spread):
+            continue
+        cycles, pj = evaluate(
+            m, count, dim, bound, cut, use, double, inside, spread, counts, factors
+        )
+        score = score_of(objective, cycles, pj)
+        slack = 1.0 + heat * (1.0 - step / steps) * (draw(random) % 1024) / 1024.0
+        if score <= now * slack:
+            now = score
+            t_dim[:], t_bound[:], t_wish[:] = dim, bound, wish
+            t_use[:], t_double[:] = use, double
+        if score < best:
+            best = score
+            k_dim, k_bound, k_wish, k_use, k_double = kept
+            k_dim[:], k_bound[:], k_wish[:] = dim, bound, wish
+            k_use[:], k_double[:] = use, double
+    dim[:], bound[:], wish[:], use[:], double[:] = kept
+    return best
+
+
+@njit
+def search(m, factors, count, dim, bound, wish, use, double, objective, steps, keep, longer, seed):
+    """Anneal every start shortly, then the best `keep` of them longer; scores by start."""
+    starts = factors.shape[0]
+    scores = np.empty(starts)
+    random = np.array([seed], np.uint64)
+    for start in range(starts):
+        n = count[start]
+        scores[start] = anneal(
+            m,
+            factors[start],
+            n,
+            dim[start, :n],
+            bound[start, :n],
+            wish[start],
+            use[start],
+            double[start],
+            objective,
+            steps,
+            0.3,
+            random,
+        )
+    order = np.argsort(scores)
+    for place_ in range(min(keep, starts)):
+        start = order[place_]
+        n = count[start]
+        scores[start] = min(
+            scores[start],
+            anneal(
+                m,
+                factors[start],
+                n,
+                dim[start, :n],
+                bound[start, :n],
+                wish[start],
+                use[start],
+                double[start],
+                objective,
+                longer,
+                0.1,
+                random,
+            ),
+        )
+    return scores

@@ -1,0 +1,62 @@
+"""Choices of loops that run in space, those with the fewest activations first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from cimc.mapping.machine import Machine
+from cimc.mapping.workload import Workload
+from cimc.targets.sram_cim.placing import Factors
+
+Choice = tuple[tuple[str, int], ...]  # (dim, factor)
+
+
+def spatial_choices(
+    workload: Workload, machine: Machine, most: int, *, tails: bool = True
+) -> tuple[Factors, ...]:
+    """The `most` choices with the fewest activations; `tails`: factors need not divide extents."""
+    chosen: list[tuple[int, Factors]] = []
+    by_axis = {axis.name: place for place, axis in enumerate(machine.axes)}
+    inner = [name for name in ("columns", "rows") if name in by_axis]
+
+    def extend(left: dict[str, int], found: dict[str, Choice], names: list[str]) -> None:
+        if not names:
+            factors = tuple(found.get(axis.name, ()) for axis in machine.axes)
+            chosen.append((math.prod(left.values()), factors))
+            return
+        axis = machine.axes[by_axis[names[0]]]
+        dims = [dim for dim in "gnkpqcrs" if dim in axis.dims and left[dim] > 1]
+        ranked = sorted(_choices(dims, left, axis.size, tails), key=lambda item: item[0])
+        for _, choice in ranked[: 12 if names[0] == "cores" else 6]:
+            after = dict(left)
+            for dim, factor in choice:
+                after[dim] = -(-left[dim] // factor)
+            extend(after, {**found, names[0]: choice}, names[1:])
+
+    extend(workload.dims, {}, [*inner, "cores"])
+    chosen.sort(key=lambda item: item[0])
+    return tuple(factors for _, factors in chosen[:most])
+
+
+def _choices(
+    dims: list[str], left: dict[str, int], room: int, tails: bool
+) -> Iterator[tuple[int, Choice]]:
+    """All ways to share the positions of an axis, with the iterations that remain."""
+    if not dims:
+        yield 1, ()
+        return
+    dim = dims[0]
+    for factor in _factors(left[dim], room, tails):
+        own = ((dim, factor),) if factor > 1 else ()
+        for iterations, others in _choices(dims[1:], left, room // factor, tails):
+            yield iterations * -(-left[dim] // factor), (*own, *others)
+
+
+def _factors(extent: int, room: int, tails: bool) -> list[int]:
+    """Factors worth trying: of those that leave equally many iterations the smallest."""
+    most = min(extent, room)
+    if not tails:
+        return [factor for factor in range(1, most + 1) if extent % factor == 0]
+    found = {-(-extent // -(-extent // factor)) for factor in range(1, most + 1)}
+    return sorted(found)
