@@ -23,16 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir import ops
-from cimc.ir.evaluate.numbers import requantized
 from cimc.ir.graph import Graph, Op, Value
 from cimc.ir.rewrite import Rewrite
 from cimc.ir.types import Type, int_range
 from cimc.passes._absorb import weight_axis, weight_value
+from cimc.passes._thresholds import Scale, Sums, same_results
 from cimc.pipeline.passes import graph_pass
 
 Integers = NDArray[np.int64]
-Floats = NDArray[np.float32]
-_STEPS = (0, 1, -1, 2, -2, 3, -3)  # multipliers to try, in units in the last place from a * m
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +49,18 @@ def detect_ternary(graph: Graph) -> Graph:
     new = Rewrite(graph)
     users = graph.users()
     outputs = {value.name for value in graph.outputs}
-    multipliers: dict[str, Value] = {}  # of requants whose sums are smaller now
+    scales: dict[str, Scale] = {}  # of requants whose sums are smaller now
     for old in graph.ops:
         op = new.current(old)
         if isinstance(op, ops.Conv | ops.Matmul):
             found = _ternary(new, op)
-            readers = () if op.out.name in outputs else users[op.out.name]
+            readers = None if op.out.name in outputs else users[op.out.name]
             if found is None:
                 new.add(op)
-            elif not _folded(new, op, found, readers, multipliers):
+            elif not _folded(new, op, found, readers, scales):
                 _scaled(new, op, found)
-        elif isinstance(op, ops.Requant) and op.out.name in multipliers:
-            new.add(replace(op, multiplier=multipliers[op.out.name]))
+        elif isinstance(op, ops.Requant) and op.out.name in scales:
+            new.add(_with_scale(new, op, scales[op.out.name]))
         else:
             new.add(op)
     return new.finish()
@@ -109,8 +107,8 @@ def _folded(
     new: Rewrite,
     op: ops.Conv | ops.Matmul,
     found: _Ternary,
-    readers: tuple[Op, ...],
-    multipliers: dict[str, Value],
+    readers: tuple[Op, ...] | None,
+    scales: dict[str, Scale],
 ) -> bool:
     """Count sums in units of a, if every requant that reads them can give the same results."""
     bias = None if op.bias is None else new.array(op.bias)
@@ -121,16 +119,17 @@ def _folded(
         return True
     plain = np.zeros_like(found.factor) if bias is None else bias.reshape(-1).astype(np.int64)
     units = plain // found.factor
-    if (units * found.factor != plain).any():
+    if readers is None or (units * found.factor != plain).any():
         return False
-    matching: dict[str, Floats] = {}
+    before = Sums(found.least, found.most, found.factor, plain)
+    after = Sums(found.least, found.most, np.ones_like(found.factor), units)
+    matching: dict[str, Scale] = {}
     for reader in readers:
-        same = _multiplier(new, reader, found, plain, units)
+        same = same_results(new, reader, before, after) if isinstance(reader, ops.Requant) else None
         if same is None:
             return False
         matching[reader.out.name] = same
-    for name, array in matching.items():
-        multipliers[name] = new.constant(array, new.fresh(f"{name}.units"))
+    scales.update(matching)
     counted = None
     if op.bias is not None and bias is not None:
         held = units.astype(np.int32).reshape(bias.shape)
@@ -139,50 +138,14 @@ def _folded(
     return True
 
 
-def _multiplier(
-    new: Rewrite, reader: Op, found: _Ternary, bias: Integers, units: Integers
-) -> Floats | None:
-    """The requant's multiplier for sums in units of a; None if no number gives equal results."""
-    array = new.array(reader.multiplier) if isinstance(reader, ops.Requant) else None
-    if array is None or not isinstance(reader, ops.Requant) or reader.shift is not None:
-        return None
-    before = np.broadcast_to(array.reshape(-1), found.factor.shape).astype(np.float32)
-    if not (before > 0).all():
-        return None
-    want = _thresholds(reader, found, found.factor, bias, before)
-    ones = np.ones_like(found.factor)
-    nearest = (before.astype(np.float64) * found.factor).astype(np.float32)
-    result = nearest.copy()
-    open_ = np.ones(result.shape, bool)
-    for step in _STEPS:
-        tried = (nearest.view(np.int32) + np.int32(step)).view(np.float32)
-        same = (_thresholds(reader, found, ones, units, tried) == want).all(axis=1)
-        result = np.where(open_ & same, tried, result)
-        open_ &= ~same
-        if not open_.any():
-            return result
-    return None
-
-
-def _thresholds(
-    op: ops.Requant, found: _Ternary, factor: Integers, bias: Integers, multiplier: Floats
-) -> Integers:
-    """For each channel and result above `low`: the least sum of signed inputs that reaches it.
-
-    Multipliers are positive, so results never fall as sums grow, and bisection finds each one.
-    """
-    zero = op.out.type.quant.zero if op.out.type.quant else 0
-    levels = np.arange(op.low + 1, op.high + 1)
-    shape = (found.least.size, levels.size)
-    low = np.broadcast_to(found.least[:, None], shape).copy()
-    high = np.broadcast_to(found.most[:, None] + 1, shape).copy()  # + 1: not reached
-    while (low < high).any():
-        middle = (low + high) // 2
-        sums = middle * factor[:, None] + bias[:, None]
-        reached = requantized(sums, multiplier[:, None], None, zero, op.low, op.high) >= levels
-        high = np.where((low < high) & reached, middle, high)
-        low = np.where((low < high) & ~reached, middle + 1, low)
-    return low
+def _with_scale(new: Rewrite, op: ops.Requant, scale: Scale) -> ops.Requant:
+    name = f"{op.out.name}.units"
+    if scale.shift is None:
+        held = new.constant(scale.multiplier.astype(np.float32), new.fresh(name))
+        return replace(op, multiplier=held)
+    multiplier = new.constant(scale.multiplier.astype(np.int32), new.fresh(name))
+    shift = new.constant(scale.shift.astype(np.int32), new.fresh(f"{op.out.name}.units.shift"))
+    return replace(op, multiplier=multiplier, shift=shift)
 
 
 def _scaled(new: Rewrite, op: ops.Conv | ops.Matmul, found: _Ternary) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Graph
 from cimc.passes.detect_ternary import detect_ternary
+from cimc.passes.fixed_point import fixed_point
 from tests.conftest import Golden
 from tests.ir.graphs import random_inputs
 from tests.passes.texts import graph_of
@@ -65,16 +68,26 @@ def test_other_weights_are_left_alone() -> None:
     assert detect_ternary(before) == before
 
 
+def test_sums_that_are_results_keep_their_unit() -> None:
+    before = dense(SEVENS, "-70, 1270")
+    before = replace(before, outputs=(before.producers()["s"].out, *before.outputs))
+    after = detect_ternary(before)
+    inputs = random_inputs(before)
+    assert (evaluate(before, inputs)["s"] == evaluate(after, inputs)["s"]).all()
+    assert same(before, after)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 127),
     st.integers(1, 127),
     st.booleans(),
+    st.booleans(),
     st.floats(2.0**-16, 0.0625, width=32),
     st.integers(0, 2**16),
 )
 def test_results_are_equal_whatever_the_factors(
-    a: int, b: int, is_multiple: bool, multiplier: float, seed: int
+    a: int, b: int, is_multiple: bool, is_fixed: bool, multiplier: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     weights = rng.integers(-1, 2, (8, 2)) * np.array([a, b])
@@ -82,6 +95,8 @@ def test_results_are_equal_whatever_the_factors(
     before = dense(
         ", ".join(map(str, weights.reshape(-1))), ", ".join(map(str, bias)), repr(multiplier)
     )
+    if is_fixed:
+        before = fixed_point(before)
     after = detect_ternary(before)
     assert same(before, after)
     constants = [op.out.type.dtype for op in after.ops if op.mnemonic == "constant"]
