@@ -53,8 +53,9 @@ class Effort:
             ("fold-batch-norm", True),
             ("simplify", optimizing),
             ("integerize", True),
+            ("simplify", optimizing),  # pads that were quantized apart from their conv
+            ("fixed-point", fixed),  # before detect-ternary, which keeps the bits it finds
             ("detect-ternary", optimizing),
-            ("fixed-point", fixed),
             ("drop-dead-code", True),
             ("fuse-layers", optimizing),
         )
