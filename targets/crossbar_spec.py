@@ -58,7 +58,8 @@ class ShiftAdd(Table):
 class Bus(Table):
     """Wires within a core between its bank of the outermost memory and its registers."""
 
-    bits_per_cycle: PositiveInt
+    in_bits_per_cycle: PositiveInt  # from the bank to the registers
+    out_bits_per_cycle: PositiveInt
     pj_per_bit: NonNegative
     area_mm2: NonNegative  # one core
 

@@ -231,7 +231,8 @@ def _access(
     tally.count(f"{level}.{kind}_bits", bits)
     tally.latency = max(tally.latency, memory.latency_cycles)
     if not core_of(memory_name):
-        tally.hold(f"{core}.bus", -(-bits // spec.bus.bits_per_cycle))
+        wires = spec.bus.out_bits_per_cycle if written else spec.bus.in_bits_per_cycle
+        tally.hold(f"{core}.bus_{'out' if written else 'in'}", -(-bits // wires))
         tally.count("bus.bits", bits)
         if written:
             _network(tally, bits, core, spec)

@@ -7,6 +7,7 @@ Events are exact: they equal those of the program, whatever copies were chosen.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from cimc.targets.crossbar.cost import Work, mvm_events, op_work, vector_cost
 from cimc.targets.crossbar.mapping import heavy_op, matrix_of, pass_cycles, places
 from cimc.targets.crossbar.plan import Plan, convert_cycles, plan_of, spec_of
 from cimc.targets.crossbar.rows import row_layers
+from cimc.targets.crossbar.sums import cores_of, finished, holders
 
 
 def layer_estimate(layer: Layer, tiles: Tiles, target: Target) -> Cost:
@@ -93,35 +95,35 @@ def _events(layer: Layer, graph: Graph, target: Target) -> Iterator[tuple[str, i
     spec, shape = spec_of(target), plan.shape
     outer, inputs, sums = spec.memory
     placed = places(plan, copies, layer.nest.option("array", 0), spec.array.per_core)
-    share = shape.n * shape.p * shape.q // copies
+    positions = shape.n * shape.p * shape.q
+    share = positions // copies  # positions of one copy
     producers = graph.producers()
     heavy = heavy_op(layer, producers)
     x = heavy.x if isinstance(heavy, Conv) else heavy.a
-    home = 0  # core of the block's first slice, where its sums come together
-    runs = set()
-    for place in placed:
+    bits = (plan.input_bits, plan.signed)
+    tiles = 0  # of the epilogue, for one position of each copy
+    for _, slices in itertools.groupby(placed, key=lambda place: place.copy):
+        cores = cores_of(slices, spec.array.per_core)
+        held = holders(cores)
+        tiles += len(finished(held))
+        for block, inside in held.items():
+            yield "link.bits", (len(inside) - 1) * block.channels * 32 * share
+            additions = (len(list(plan.slices(block))) - 1) * block.channels * share
+            yield "shift_add.additions", additions
+            yield f"{sums}.read_bits", 2 * additions * 32
+            yield f"{sums}.write_bits", additions * 32
+    for place in places(plan, 1, 0, spec.array.per_core):  # every copy does the same
         rows, columns = place.rows, place.block.channels
-        bits = (plan.input_bits, plan.signed)
         for event, times in mvm_events(rows, columns, bits, plan.weight_bits, spec).items():
-            yield event, times * share
-        yield f"{inputs}.read_bits", rows * plan.input_bits * plan.arrays_of(place.block) * share
-        yield f"{sums}.write_bits", columns * 32 * share
-        fetched = rows * bits_of(x.type.dtype) * share
+            yield event, times * positions
+        reads = rows * plan.input_bits * plan.arrays_of(place.block)
+        yield f"{inputs}.read_bits", reads * positions
+        yield f"{sums}.write_bits", columns * 32 * positions
+        fetched = rows * bits_of(x.type.dtype) * positions
         yield f"{outer}.read_bits", fetched
         yield "bus.bits", fetched
         yield f"{inputs}.write_bits", fetched
-        core = place.array // spec.array.per_core
-        if not place.first:
-            home = core
-            runs.add((place.copy, core))
-            continue
-        yield "shift_add.additions", columns * share
-        yield f"{sums}.read_bits", 2 * columns * 32 * share
-        yield f"{sums}.write_bits", columns * 32 * share
-        if core != home:
-            yield "link.bits", columns * 32 * share
-    for event, times in _epilogue_events(layer, graph, producers, (outer, sums), len(runs) * share):
-        yield event, times
+    yield from _epilogue_events(layer, graph, producers, (outer, sums), tiles * share)
 
 
 def _epilogue_events(

@@ -15,6 +15,7 @@ loop p {
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,7 @@ from cimc.targets.crossbar.mapping import Place, heavy_op, matrix_of, places
 from cimc.targets.crossbar.plan import Block, Plan, plan_of, spec_of
 from cimc.targets.crossbar.residence import fitted
 from cimc.targets.crossbar.rows import row_layers, row_stream
+from cimc.targets.crossbar.sums import Share, cores_of, finished, holders, shares
 
 HOST = "host"  # weights come from outside the chip, once
 
@@ -82,11 +84,14 @@ class _Position:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """The sums of adjacent blocks of one copy: `channels` of them, from `channel` on."""
+    """A core's sums of one copy, of the channels from `channel` on."""
 
     buffer: str
     channel: int
-    channels: int
+
+    def view(self, channel: int, channels: int) -> View:
+        """Some of the sums."""
+        return View(self.buffer, Affine(channel - self.channel), ((channels, 1),))
 
 
 class _MacroLayer:
@@ -103,10 +108,7 @@ class _MacroLayer:
         _, self.inputs, self.sums = target.spec.memory
         self.rows = layer.nest.option("rows", 1)
         self.columns = layer.nest.option("columns", 1)
-        start = layer.nest.option("array", 0)
-        self.places = tuple(
-            places(self.plan, self.rows * self.columns, start, self.spec.array.per_core)
-        )
+        self.start = layer.nest.option("array", 0)
         shape = self.shape
         self.trips = {"n": shape.n, "p": shape.p // self.rows, "q": shape.q // self.columns}
         self.zero = self.x.type.quant.zero if self.x.type.quant is not None else 0
@@ -115,22 +117,44 @@ class _MacroLayer:
 
     def stream(self) -> Stream:
         """The layer's stream; its weights join the setup."""
-        at: dict[tuple[int, Block], list[Place]] = {}
-        for place in self.places:
-            at.setdefault((place.copy, place.block), []).append(place)
-        runs: dict[tuple[int, str], list[Block]] = {}  # adjacent blocks with sums in one core
-        for (copy, block), slices in at.items():
-            runs.setdefault((copy, self._core(slices[0].array)), []).append(block)
-        sums = {key: self._sums_of(key[1], blocks) for key, blocks in runs.items()}
-        body: list[Item] = []
-        for (copy, block), slices in at.items():
-            run = sums[copy, self._core(slices[0].array)]
-            body += self._products(self._position(copy), block, slices, run)
-        for (copy, core), run in sums.items():
-            body += self._epilogue(self._position(copy), core, run)
+        copies = self.rows * self.columns
+        by_copy: dict[int, list[Place]] = {copy: [] for copy in range(copies)}
+        for place in places(self.plan, copies, self.start, self.spec.array.per_core):
+            by_copy[place.copy].append(place)
+        # Step by step for all copies: units serve in program order, and one copy's later steps
+        # must not hold up the other copies' earlier ones.
+        steps: tuple[list[Item], ...] = ([], [], [], [])
+        for copy, found in by_copy.items():
+            for step, items in zip(steps, self._copy(copy, found), strict=True):
+                step += items
+        body = [item for step in steps for item in step]
         for name in self.layer.ops:
             self.builder.announce(self.builder.producers[name].out, self.shape.progress)
         return Stream(self.layer.name, self._loops(body))
+
+    def _copy(self, copy: int, slices: list[Place]) -> tuple[list[Item], ...]:
+        """One output position: products, sums within cores, sums across cores, epilogue."""
+        at, name = self._position(copy), self.layer.name
+        cores = cores_of(slices, self.spec.array.per_core)
+        sums = {core: self._sums_of(core, list(blocks)) for core, blocks in cores.items()}
+        products: list[Item] = []
+        inner: list[Item] = []
+        for core, blocks in cores.items():
+            for found in blocks.values():
+                products += self._products(at, core, found, sums[core], inner)
+        held = holders(cores)
+        across: list[Item] = []
+        for block, inside in held.items():
+            for share in shares(block, inside):
+                own = sums[share.core].view(share.channel, share.channels)
+                for core in inside:
+                    if core != share.core:
+                        other = sums[core].view(share.channel, share.channels)
+                        across.append(Accumulate(own, own, other, layer=name))
+        last: list[Item] = []
+        for share in finished(held):
+            last += self._epilogue(at, share, sums[share.core])
+        return products, inner, across, last
 
     def _loops(self, body: list[Item]) -> tuple[Item, ...]:
         shown = sorted(self.builder.outside(self.layer))
@@ -161,27 +185,31 @@ class _MacroLayer:
 
     # --- products ---
 
-    def _products(self, at: _Position, block: Block, slices: list[Place], run: _Sums) -> list[Item]:
-        made: list[Item] = []
-        later: list[Item] = []  # additions wait for all products; nothing need wait for them
-        name, offset = self.layer.name, block.channel - run.channel
-        total = View(run.buffer, Affine(offset), ((block.channels, 1),))
+    def _products(
+        self, at: _Position, core: int, slices: list[Place], sums: _Sums, inner: list[Item]
+    ) -> Iterator[Item]:
+        """The products of one block's slices in one core; `inner` takes their additions."""
+        name = self.layer.name
         for number, place in enumerate(slices):
-            core = self._core(place.array)
+            block = place.block
             x = self.builder.local(
-                f"{name}.x", f"{core}.{self.inputs}", self.x.type.dtype, place.rows, self._slots
+                f"{name}.x",
+                f"core{core}.{self.inputs}",
+                self.x.type.dtype,
+                place.rows,
+                self._slots,
             )
-            made.append(self._fetch(at, x, block.first + place.first, place.rows))
-            if number:
-                part = self.builder.local(
-                    f"{name}.part", f"{core}.{self.sums}", "i32", block.channels, self._slots
-                )
-                made.append(self._mvm(x, place, part, 0))
-                summand = View(part, Affine(), ((block.channels, 1),))
-                later.append(Accumulate(total, total, summand, layer=name))
-            else:
-                made.append(self._mvm(x, place, run.buffer, offset))
-        return made + later
+            yield self._fetch(at, x, block.first + place.first, place.rows)
+            if not number:
+                yield self._mvm(x, place, sums.buffer, block.channel - sums.channel)
+                continue
+            part = self.builder.local(
+                f"{name}.part", f"core{core}.{self.sums}", "i32", block.channels, self._slots
+            )
+            yield self._mvm(x, place, part, 0)
+            total = sums.view(block.channel, block.channels)
+            summand = View(part, Affine(), ((block.channels, 1),))
+            inner.append(Accumulate(total, total, summand, layer=name))
 
     def _fetch(self, at: _Position, x: str, first: int, count: int) -> Instr:
         """Read a part of the window into input registers."""
@@ -229,7 +257,8 @@ class _MacroLayer:
     def _program(self, place: Place) -> str:
         """Copy a slice's weights into its arrays, once, before the first input."""
         rows, columns = place.rows, place.block.channels
-        memory = f"{self._core(place.array)}.array{place.array % self.spec.array.per_core}"
+        core, array = divmod(place.array, self.spec.array.per_core)
+        memory = f"core{core}.array{array}"
         cells = self.builder.local(
             f"{self.layer.name}.cells", memory, self._weight_type, rows * columns
         )
@@ -269,19 +298,23 @@ class _MacroLayer:
 
     # --- results ---
 
-    def _sums_of(self, core: str, blocks: list[Block]) -> _Sums:
+    def _sums_of(self, core: int, blocks: list[Block]) -> _Sums:
+        """A buffer for the sums of adjacent blocks."""
         channels = sum(block.channels for block in blocks)
-        memory = f"{core}.{self.sums}"
+        memory = f"core{core}.{self.sums}"
         name = self.builder.local(f"{self.layer.name}.sum", memory, "i32", channels, self._slots)
-        return _Sums(name, blocks[0].channel, channels)
+        return _Sums(name, blocks[0].channel)
 
-    def _epilogue(self, at: _Position, core: str, run: _Sums) -> tuple[Instr, ...]:
+    def _epilogue(self, at: _Position, share: Share, sums: _Sums) -> tuple[Instr, ...]:
+        first = ("k", Affine(share.channel))
         tile = OutTile(
             self.shape,
-            run.buffer,
-            (OutAxis("k", run.channels, 1),),
-            (("n", at.sample), ("k", Affine(run.channel)), ("p", at.row), ("q", at.column)),
+            sums.buffer,
+            (OutAxis("k", share.channels, 1),),
+            (("n", at.sample), first, ("p", at.row), ("q", at.column)),
+            Affine(share.channel - sums.channel),
         )
+        core = f"core{share.core}"
         return epilogue(
             self.builder,
             self.layer,
@@ -296,6 +329,3 @@ class _MacroLayer:
     def _slots(self) -> int:
         """Registers are doubled where a next position can be prepared meanwhile."""
         return 2 if math.prod(self.trips.values()) > 1 else 1
-
-    def _core(self, array: int) -> str:
-        return f"core{array // self.spec.array.per_core}"
