@@ -30,6 +30,7 @@ from cimc.pipeline.folder import whole_folder
 from cimc.pipeline.levels import Effort
 from cimc.pipeline.run import Observer, Verify
 from cimc.sim.execute import Executor
+from cimc.sim.simulate import Simulation, simulate
 from cimc.target import Target, load_target
 from cimc.target_files import target_files
 
@@ -62,6 +63,10 @@ class Program:
             else np.stack([result[name] for result in results])
             for name, kind in self.compiled.program.outputs
         }
+
+    def simulate(self, samples: int = 16) -> Simulation:
+        """Cycles of one sample, and of many that follow each other."""
+        return simulate(self.compiled.program, self.target, samples=samples)
 
     def save(self, out: str | Path) -> None:
         """Write the program's folder, as a whole or not at all."""

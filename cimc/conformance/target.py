@@ -24,7 +24,9 @@ from cimc.ir.types import Array
 from cimc.kind import Kind, load_kind
 from cimc.pipeline.levels import LEVELS, Effort
 from cimc.pipeline.spec import step
+from cimc.sim.energy import energy
 from cimc.sim.execute import execute
+from cimc.sim.simulate import simulate
 from cimc.target import Target
 
 NEEDED = ("conv_plain", "matmul_fixed")  # with weights of eight bits or ternary ones
@@ -99,6 +101,7 @@ def sample_results(
         checks: dict[str, Callable[[], str]] = {
             "the plain engine equals the evaluator": partial(_ran, made, target, "plain"),
             "the fast engine equals the evaluator": partial(_ran, made, target, "fast"),
+            "both simulators count the same cycles": partial(_timed, made, target),
             "every event has a price": partial(_priced, made, kind, target),
             "every layer has an estimate": partial(_estimated, made, kind, target),
         }
@@ -162,6 +165,21 @@ def _known_keys(keys: set[str], target: Target) -> str:
 
 def _ran(made: Compiled, target: Target, engine: str) -> str:
     return _differences(execute(made.program, target, made.inputs, engine), made.wanted)
+
+
+def _timed(made: Compiled, target: Target) -> str:
+    """Latency, period, layers, units and stalls of the plain engine and of the fast one."""
+    plain = simulate(made.program, target, samples=4, engine="plain")
+    fast = simulate(made.program, target, samples=4, engine="fast")
+    for name in ("latency_cycles", "period_cycles", "setup_cycles", "layers", "units"):
+        if getattr(plain, name) != getattr(fast, name):
+            return f"{name}: plain {getattr(plain, name)}, fast {getattr(fast, name)}"
+    if set(plain.stalls) != set(fast.stalls):
+        return f"stalls: only one has {sorted(map(str, set(plain.stalls) ^ set(fast.stalls)))}"
+    spent = energy(made.program, target, fast.latency_cycles, plan=fast.plan)
+    if not (fast.latency_cycles > 0 and 0 <= spent.total_pj < math.inf):
+        return f"{fast.latency_cycles} cycles, {spent.total_pj} pJ"
+    return ""
 
 
 def _differences(got: dict[str, Array], wanted: dict[str, Array]) -> str:
