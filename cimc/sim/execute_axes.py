@@ -8,6 +8,8 @@ Dims = tuple[tuple[int, int], ...]  # (extent, stride) of each axis of a view
 Rows = tuple[tuple[int, tuple[int, ...]], ...]  # extent and strides of common axes
 
 _REMEMBERED = 1 << 14
+_LINE = 64  # elements; a stride that leaves the cache line
+_RUN = 8  # elements that are worth a loop of their own
 
 
 class Unencodable(Exception):
@@ -100,3 +102,15 @@ def product_rows(acc: Dims, x: Dims, w: Dims) -> Rows:
     if rows:
         rows.remove(beside)
     return (*rows, beside, innermost)
+
+
+@lru_cache(_REMEMBERED)
+def copy_rows(dst: Dims, src: Dims, bounds: tuple[tuple[int, ...], ...]) -> Rows:
+    """The axes of a copy; the innermost reads along the source where that spares cache misses."""
+    rows = list(common((dst, src), bounds))
+    if abs(rows[-1][1][1]) >= _LINE:
+        along = [row for row in rows if abs(row[1][1]) == 1 and row[0] >= _RUN]
+        if along:
+            rows.remove(along[0])
+            rows.append(along[0])
+    return tuple(rows)

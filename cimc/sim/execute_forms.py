@@ -35,6 +35,7 @@ from cimc.sim.execute_axes import (
     Dims,
     Unencodable,
     common,
+    copy_rows,
     ends,
     is_once,
     own,
@@ -88,7 +89,7 @@ def _(form: Copy, to: Encoder, instr: Instr) -> None:
     if dtype != to.dtype(form.src):
         raise Unencodable
     bounds = [*form.read_bounds, *form.write_bounds]
-    rows = common((form.dst.dims, form.src.dims), tuple(bound.steps for bound in bounds))
+    rows = copy_rows(form.dst.dims, form.src.dims, tuple(bound.steps for bound in bounds))
     to.header(codes.COPY, instr, form.dst)
     positions = [
         to.position(form.dst, free=bool(form.write_bounds)),
