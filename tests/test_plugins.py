@@ -1,4 +1,4 @@
-"""A distribution of its own adds a machine and a pass: found by entry points, like built-in ones."""
+"""A distribution of its own adds a machine and a pass, found by entry points like built-in ones."""
 
 from __future__ import annotations
 
