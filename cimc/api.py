@@ -8,7 +8,7 @@ program.save("out");  cimc.load("out")
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from cimc import compiled as folder_format
 from cimc.build import Shapes
 from cimc.compiled import Compiled
 from cimc.compiling import Request, compile_request
+from cimc.dataset import Inputs as Kinds
 from cimc.dataset import make_dataset
 from cimc.frontend import import_onnx
 from cimc.ir.evaluate import evaluate as evaluate_graph
@@ -54,15 +55,7 @@ class Program:
 
     def run(self, x: Inputs) -> dict[str, Array]:
         """Execute the emitted program; many samples along the first axis give as many outputs."""
-        given = {"": x} if isinstance(x, np.ndarray) else dict(x)
-        data = make_dataset(given, self.compiled.program.inputs, "x")
-        results = [self._machine.run(inputs) for inputs in data]
-        return {
-            name: np.concatenate([result[name] for result in results])
-            if kind.shape
-            else np.stack([result[name] for result in results])
-            for name, kind in self.compiled.program.outputs
-        }
+        return _each(self.compiled.program.inputs, x, self._machine.run)
 
     def simulate(self, samples: int = 16) -> Simulation:
         """Cycles of one sample, and of many that follow each other."""
@@ -132,10 +125,20 @@ def check(
 def evaluate(
     model: str | Path | Graph, x: Inputs, *, shapes: Shapes | None = None
 ) -> dict[str, Array]:
-    """What a model's graph computes for one set of inputs, by the slow and obvious evaluator."""
+    """What a model's graph computes, by the slow and obvious evaluator."""
     graph = model if isinstance(model, Graph) else import_onnx(model, shapes).graph
-    given = {graph.inputs[0].name: x} if isinstance(x, np.ndarray) else dict(x)
-    return evaluate_graph(graph, given)
+    inputs = [(value.name, value.type) for value in graph.inputs]
+    return _each(inputs, x, lambda one: evaluate_graph(graph, one))
+
+
+def _each(
+    inputs: Kinds, x: Inputs, run: Callable[[dict[str, Array]], dict[str, Array]]
+) -> dict[str, Array]:
+    """`run` on every sample of `x`; outputs are joined along their first axis."""
+    given = {"": x} if isinstance(x, np.ndarray) else dict(x)
+    results = [run(one) for one in make_dataset(given, inputs, "x")]
+    names = results[0] if results else {}
+    return {name: np.concatenate([np.atleast_1d(r[name]) for r in results]) for name in names}
 
 
 def list_targets() -> dict[str, Path]:

@@ -36,7 +36,7 @@ def command(
     \b
     Example:
       cimc opt --list-passes
-      cimc opt ir/03-graph-canonicalize.cir -p "tile{host_fallback=true}" -t miredo-default
+      cimc opt tiles.cir -p "map{level=1},lower,allocate" -o program.cir
     """
     if list_passes:
         show_passes(console)
