@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from cimc.errors import UsageError
 from cimc.ir.graph import digest_of
 from cimc.ir.program import FORMAT_VERSION, Program, parse_program
 from cimc.ir.store import PROGRAM_FILE, WEIGHTS_FILE, load_program, save_program
+from cimc.ir.store_tables import Reader, Writer
+from tests.sim.random_programs import programs
 
 WEIGHTS = np.arange(-3, 4, dtype=np.int8)
 SOURCE = f"""
@@ -87,3 +91,19 @@ def test_every_cut_and_every_flipped_byte_is_noticed(tmp_path: Path, name: str) 
 def test_a_folder_without_a_program_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cimc compile"):
         load_program(tmp_path)
+
+
+@given(programs)
+@settings(max_examples=30, deadline=None)
+def test_tables_give_instructions_back_as_they_were(program: Program) -> None:
+    writer = Writer()
+    bodies = [writer.body(stream.body) for stream in program.streams]
+    read = json.loads(json.dumps({"bodies": bodies, **writer.tables()}))
+    reader = Reader(read)
+    for body, stream in zip(read["bodies"], program.streams, strict=True):
+        assert repr(reader.body(body)) == repr(stream.body)  # 1, 1.0 and True are not the same
+
+
+def test_an_instruction_of_a_kind_that_is_not_installed_is_refused() -> None:
+    with pytest.raises(UsageError, match="an instruction warp that no machine kind defines"):
+        Reader({"objects": [], "kinds": ["warp"], "order": [], "columns": [[[], []]]})
