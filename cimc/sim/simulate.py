@@ -55,7 +55,7 @@ its array is bound by the array, one whose stalls name data waits for latencies 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -165,27 +165,40 @@ def simulate(
         raise UsageError(Fault("samples", need="at least 1", have=str(samples), code="CIM6007"))
     traced = TRACE_LIMIT if trace is True else int(trace)
 
-    def start(plan: Plan, count: int, kept: int = 0) -> Engine:
-        _check_range(plan, count)
-        limit = None if max_cycles is None else max_cycles * count
+    def engines(plan: Plan) -> Callable[[int, int], Engine]:
+        """What makes an engine for so many samples that traces so many instructions."""
+        _check_range(plan, samples)
         if engine == "plain":
-            return PlainEngine(plan, samples=count, max_cycles=limit, trace=kept)
+            return lambda count, kept: PlainEngine(
+                plan, samples=count, max_cycles=_times(max_cycles, count), trace=kept
+            )
         from cimc.sim.simulate_fast import FastEngine  # brings Numba
+        from cimc.sim.simulate_rows import Rows
 
-        return FastEngine(
-            plan, samples=count, max_cycles=limit, trace=kept, fast_forward=fast_forward
+        rows = Rows(plan)
+        return lambda count, kept: FastEngine(
+            rows,
+            samples=count,
+            max_cycles=_times(max_cycles, count),
+            trace=kept,
+            fast_forward=fast_forward,
         )
 
-    plan = plan_streams(program, target, kind)
-    alone = start(plan, 1, traced)
-    alone.run(1, time_limit_s)
-    setup = start(plan_setup(program, target, kind), 1)
+    setup = engines(plan_setup(program, target, kind))(1, 0)
     setup.run(1, time_limit_s)
+    plan = plan_streams(program, target, kind)
+    start = engines(plan)
+    alone = start(1, traced)
+    alone.run(1, time_limit_s)
     period: float | None = None
     found, used = False, 1
     if samples > 1:
-        found, used, period = _period(start(plan, samples), samples, time_limit_s)
+        found, used, period = _period(start(samples, 0), samples, time_limit_s)
     return _simulation(plan, alone.outcome, setup.outcome.ends[0], period, found, used)
+
+
+def _times(cycles: int | None, samples: int) -> int | None:
+    return None if cycles is None else cycles * samples
 
 
 def _check_range(plan: Plan, samples: int) -> None:

@@ -10,8 +10,8 @@ from cimc.sim import simulate_image as col
 from cimc.sim import simulate_kernel as kernel
 from cimc.sim.simulate_image import Integers
 from cimc.sim.simulate_outcome import Blocked, Outcome, Snapshot, too_long
-from cimc.sim.simulate_pack import pack
-from cimc.sim.simulate_plan import Plan
+from cimc.sim.simulate_pack import new_image
+from cimc.sim.simulate_rows import Rows
 
 STEPS_PER_CALL = 4_000_000  # between looks at the clock
 
@@ -21,18 +21,18 @@ class FastEngine:
 
     def __init__(
         self,
-        plan: Plan,
+        rows: Rows,
         *,
         samples: int,
         max_cycles: int | None = None,
         trace: int = 0,
         fast_forward: bool = True,
     ) -> None:
-        self.plan = plan
+        self.rows = rows
+        self.plan = rows.plan
         self.samples = samples
         self.max_cycles = max_cycles
-        self.packed = pack(plan, samples, trace)
-        self.image = self.packed.image
+        self.image = new_image(rows, samples, trace)
         self.cells = self.image.cells
         self.cells[col.LOWEST] = kernel.FAR
         self.cells[col.MAX_CYCLES] = kernel.FAR if max_cycles is None else max_cycles
@@ -73,7 +73,7 @@ class FastEngine:
         needs = np.flatnonzero(stalls)
         steps = np.searchsorted(ends, needs, side="right")
         for need, step in zip(needs.tolist(), steps.tolist(), strict=True):
-            outcome.stall(step, self.packed.causes[need], int(stalls[need]))
+            outcome.stall(step, self.rows.causes[need], int(stalls[need]))
         traced = (int(self.cells[col.TRACE]) - image.bases["trace"]) // col.TRACE_ROW
         trace = image.table("trace")[:traced]
         steps = image.row("step", trace[:, col.TRACE_STEP])
@@ -88,7 +88,7 @@ class FastEngine:
                 address = self.image.bases["stream"] + number * col.STREAM
                 need, have = kernel.progress(self.cells, address, wait)
                 events = int(self.image.row("list", stream[col.STREAM_LIST]))
-                found.append(Blocked(number, self.packed.lists[events], need, have))
+                found.append(Blocked(number, list(self.rows.lists)[events], need, have))
             elif stream[col.STREAM_STATUS] == col.WAITS_READERS:
                 found.append(Blocked(number, self._unreleased(number)))
         return found

@@ -8,6 +8,7 @@ others is worked out here, once.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -105,6 +106,8 @@ class Plan:
     signals: dict[str, int] = field(default_factory=dict)  # `Publish`es one sample executes
     before: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)
 
+    hand_overs: tuple[dict[str, tuple[int, ...]], ...] = ()  # of each stream: `handed_on`
+
     def is_shared(self, buffer: str) -> bool:
         """Whether streams pass the buffer on to each other: one writes it, another touches it."""
         writers = self.writers.get(buffer, {})
@@ -116,20 +119,14 @@ class Plan:
 
     def waits_for_progress(self, stream: int, buffer: str) -> bool:
         """Whether reads of the buffer in this stream must have been waited for."""
-        return stream in self.waiters.get(buffer, {}) and not self.is_complete(buffer)
-
-    def waits_for_readers(self, stream: int, buffer: str) -> tuple[int, ...]:
-        """Other streams that must be done with an earlier sample before this one overwrites it."""
-        if stream not in {**self.writers.get(buffer, {}), **self.publishers.get(buffer, {})}:
-            return ()
-        waiting = {**self.readers.get(buffer, {}), **self.waiters.get(buffer, {})}
-        return tuple(reader for reader in waiting if reader != stream)
+        return stream in self.waiters.get(buffer, ()) and not self.is_complete(buffer)
 
     def handed_on(self, stream: int) -> dict[str, tuple[int, ...]]:
-        """Buffers that this stream makes for others, with those others."""
-        makers = {**self.writers, **self.publishers}
-        found = {name: self.waits_for_readers(stream, name) for name in makers}
-        return {name: readers for name, readers in found.items() if readers}
+        """Buffers that this stream makes for others, with those others.
+
+        They must be done with an earlier sample before this stream overwrites it.
+        """
+        return self.hand_overs[stream]
 
 
 def plan_streams(program: Program, target: Target, kind: Kind | None = None) -> Plan:
@@ -146,6 +143,17 @@ def plan_streams(program: Program, target: Target, kind: Kind | None = None) -> 
 def plan_setup(program: Program, target: Target, kind: Kind | None = None) -> Plan:
     """The plan of what runs once, before the first sample."""
     return _plan(program, target, kind, [("setup", program.setup)])
+
+
+def _hand_overs(plan: Plan) -> tuple[dict[str, tuple[int, ...]], ...]:
+    found: tuple[dict[str, tuple[int, ...]], ...] = tuple({} for _ in plan.bodies)
+    for name in {**plan.writers, **plan.publishers}:
+        takers = {**plan.readers.get(name, {}), **plan.waiters.get(name, {})}
+        for maker in {**plan.writers.get(name, {}), **plan.publishers.get(name, {})}:
+            others = tuple(taker for taker in takers if taker != maker)
+            if others:
+                found[maker][name] = others
+    return found
 
 
 def accesses(instr: Instr) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -185,6 +193,7 @@ def _plan(
     plan.bodies = tuple(
         tuple(builder.nodes(body, number, ())) for number, (_, body) in enumerate(streams)
     )
+    plan.hand_overs = _hand_overs(plan)
     for stream, body in enumerate(plan.bodies):
         plan.before.update(_occupants(plan, builder.buffers, stream, body))
     return plan
@@ -310,25 +319,35 @@ def _occupants(
                 order.setdefault(name, set()).add(position if isinstance(node, Repeat) else -1)
     cells = {name: _cells(buffers[name]) for name in order if buffers[name].address is not None}
     found: dict[str, dict[str, None]] = {name: {} for name in cells}
-    standing: dict[str, list[tuple[int, int, str]]] = {}
+    standing: dict[str, tuple[list[int], list[tuple[int, str]]]] = {}  # starts; ends and names
     for name in (*cells, *cells):
-        low, high = cells[name]
-        kept: list[tuple[int, int, str]] = []
-        for start, end, other in standing.get(buffers[name].memory, []):
-            if other == name or end <= low or start >= high:
-                if other != name:
-                    kept.append((start, end, other))
-                continue
-            found[name][other] = None
-            kept += [(start, low, other)] if start < low else []
-            kept += [(high, end, other)] if end > high else []
-        standing[buffers[name].memory] = [*kept, (low, high, name)]
+        starts, ends = standing.setdefault(buffers[name].memory, ([], []))
+        for other in _take_cells(*cells[name], name, starts, ends):
+            if other != name:
+                found[name][other] = None
     _add_loop_mates(order, cells, buffers, found)
     return {
         (stream, name): tuple(others)
         for name, others in found.items()
         if others and stream in plan.writers.get(name, {})
     }
+
+
+def _take_cells(
+    low: int, high: int, name: str, starts: list[int], ends: list[tuple[int, str]]
+) -> list[str]:
+    """Put `name` into cells low .. high-1 of a memory; returns who stood there."""
+    first = bisect.bisect_right(starts, low)
+    if first and ends[first - 1][0] > low:
+        first -= 1
+    last = bisect.bisect_left(starts, high)
+    taken = list(zip(starts[first:last], ends[first:last], strict=True))
+    left = [(start, (low, other)) for start, (_, other) in taken[:1] if start < low]
+    right = [(high, (end, other)) for _, (end, other) in taken[-1:] if end > high]
+    kept = [*left, (low, (high, name)), *right]
+    starts[first:last] = [start for start, _ in kept]
+    ends[first:last] = [end for _, end in kept]
+    return [other for _, (_, other) in taken]
 
 
 def _add_loop_mates(
