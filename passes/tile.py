@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-import math
 from collections.abc import Mapping
 
 from cimc.errors import Fault, InternalError, UnsupportedError, raise_if
 from cimc.ir.graph import Graph, Op, operands
-from cimc.ir.ops import Conv, Matmul
 from cimc.ir.tiles import Layer, Nest, Tiles
 from cimc.kind import load_kind
+from cimc.lowering import conv_shape
 from cimc.pipeline.passes import compiler_pass
 from cimc.target import Target
 
 UNSUPPORTED = "CIM1203"
-Dims = tuple[tuple[str, int], ...]
 
 
 @compiler_pass("tile")
@@ -75,48 +73,8 @@ def named_fault(fault: Fault, op: Op) -> Fault:
 
 
 def _layer(name: str, ops: list[Op], place: str) -> Layer:
-    nest = Nest(dims(ops[0])) if place == "macro" else None
+    nest = Nest(conv_shape(ops[0]).dims) if place == "macro" else None
     return Layer(name, place, tuple(op.out.name for op in ops), nest)
-
-
-def dims(op: Op) -> Dims:
-    """Loop bounds of a heavy op under conv's names; a matmul is a conv with p=m, k=n, c=k.
-
-    g groups (batches of a computed b), n batch, k and c output and input channels of one group,
-    p and q rows and columns of the output, r and s of the kernel; p = r = 1 for one spatial axis.
-    """
-    if isinstance(op, Conv):
-        axes = len(op.x.shape) - 2
-        if axes not in (1, 2):
-            raise UnsupportedError(
-                named_fault(
-                    Fault(f"convolution over {axes} axes", need="one or two spatial axes"), op
-                )
-            )
-        p, q = (1, op.out.shape[2]) if axes == 1 else op.out.shape[2:]
-        r, s = (1, op.w.shape[2]) if axes == 1 else op.w.shape[2:]
-        bounds: tuple[int, ...] = (
-            op.group,
-            op.out.shape[0],
-            op.out.shape[1] // op.group,
-            op.w.shape[1],
-            p,
-            q,
-            r,
-            s,
-        )
-    elif isinstance(op, Matmul):
-        bounds = matmul_bounds(op)
-    else:
-        raise InternalError(f"{op.out}: no loop nest is known for {op.mnemonic}")
-    return tuple(zip(("g", "n", "k", "c", "p", "q", "r", "s"), bounds, strict=True))
-
-
-def matmul_bounds(op: Matmul) -> tuple[int, ...]:
-    """Loop bounds of a matmul; where b has no batch, those of a are rows."""
-    rows, groups = math.prod(op.out.shape[:-1]), math.prod(op.b.shape[:-2])
-    k, n = op.b.shape[-2:]
-    return (groups, 1, n, k, rows // groups, 1, 1, 1)
 
 
 def _ordered(graph: Graph, layers: list[Layer]) -> tuple[Layer, ...]:
