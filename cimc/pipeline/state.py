@@ -19,6 +19,7 @@ from cimc.errors import Fault, UsageError
 from cimc.ir import text
 from cimc.ir.graph import parse_graph
 from cimc.ir.program import parse_program
+from cimc.ir.store import WEIGHTS_FILE, load_tensors
 from cimc.ir.tiles import parse_tiles
 from cimc.ir.types import Array
 from cimc.kind import load_kind
@@ -66,11 +67,13 @@ def load_state(path: Path) -> State:
         raise UsageError(
             Fault(f"{path}: cannot read this file", have=str(problem), code="CIM1002")
         ) from None
-    return parse_state(content, _tensors(content, path.parent / TENSORS), str(path))
+    return parse_state(content, _tensors(content, path.parent), str(path))
 
 
-def _tensors(content: str, folder: Path) -> dict[str, Array]:
-    found: dict[str, Array] = {}
+def _tensors(content: str, parent: Path) -> dict[str, Array]:
+    """Those in the folder beside the text, and those of the program that it belongs to."""
+    weights, folder = parent / WEIGHTS_FILE, parent / TENSORS
+    found = load_tensors(weights) if weights.is_file() else {}
     for digest in dict.fromkeys(_DIGEST.findall(content)):
         path = folder / f"{digest}.npy"
         if path.is_file():
