@@ -6,11 +6,16 @@ import dataclasses
 import itertools
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cimc.errors import FitError
-from cimc.ir.program import parse_program
+from cimc.errors import FitError, VerifyError
+from cimc.ir.program import Instr, Stream, parse_program
 from cimc.passes.allocate import allocate, bytes_of
+from cimc.sim.execute import execute
 from cimc.target import load_target
+from tests.sim.random_programs import instrs
+from tests.sim.random_programs import program as random_program
 
 PROGRAM = """
 program "p" on "edge-digital"
@@ -69,3 +74,19 @@ def test_two_streams_keep_a_buffer_throughout() -> None:
     )
     starts = sorted((b.address or 0, bytes_of(b)) for b in split.buffers)
     assert all(a + size <= b for (a, size), (b, _) in itertools.pairwise(starts))
+
+
+@given(st.lists(instrs(), min_size=1, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_sharing_changes_no_value(items: list[Instr]) -> None:
+    layers = [[item] for item in items]
+    program = random_program(layers)
+    one = Stream("one", tuple(item for stream in program.streams for item in stream.body))
+    program = dataclasses.replace(program, streams=(one,))
+    try:
+        expected = execute(program, None, {}, "plain")
+    except VerifyError:
+        return
+    placed = allocate(program, target=load_target("edge-digital"))
+    found = execute(placed, None, {}, "plain")
+    assert all((found[name] == expected[name]).all() for name in expected)
