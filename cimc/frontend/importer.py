@@ -9,10 +9,12 @@ that the integers behind it are not lost.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import NodeProto
 
@@ -99,8 +101,10 @@ def import_onnx(
     walk = _Walk(file, names, weights)
     for value in inputs.values:
         walk.add_input(value)
-    for index in sorted_nodes(file.graph.node):
-        walk.visit(index)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # constants may hold or become inf and nan
+        for index in sorted_nodes(file.graph.node):
+            walk.visit(index)
     walk.finish()
     faults = tuple(walk.faults.values())
     if faults:

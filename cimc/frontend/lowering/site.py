@@ -178,9 +178,13 @@ class Site:
 
     def axis(self, axis: int, rank: int) -> int:
         """`axis` counted from the front; refused where it lies outside."""
-        if not -rank <= axis < max(rank, 1):
-            self.refuse(f"axis {axis} of {self.op_type} does not exist", have=f"{rank} axes")
-        return axis % rank if rank else 0
+        if not -rank <= axis < rank:
+            self.refuse(
+                f"axis {axis} of {self.op_type} does not exist",
+                have=f"{rank} axes",
+                code=codes.SHAPES,
+            )
+        return axis % rank
 
     def axes(self, axes: Sequence[int], rank: int) -> tuple[int, ...]:
         """Axes counted from the front, sorted; refused where one is outside or named twice."""
