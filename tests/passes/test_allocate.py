@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cimc.errors import FitError, VerifyError
-from cimc.ir.program import Instr, Stream, parse_program
+from cimc.errors import FitError
+from cimc.ir.program import Program, parse_program
 from cimc.passes.allocate import allocate, bytes_of
 from cimc.sim.execute import execute
 from cimc.target import load_target
-from tests.sim.random_programs import instrs
-from tests.sim.random_programs import program as random_program
 
 PROGRAM = """
 program "p" on "edge-digital"
@@ -76,17 +75,32 @@ def test_two_streams_keep_a_buffer_throughout() -> None:
     assert all(a + size <= b for (a, size), (b, _) in itertools.pairwise(starts))
 
 
-@given(st.lists(instrs(), min_size=1, max_size=8))
-@settings(max_examples=100, deadline=None)
-def test_sharing_changes_no_value(items: list[Instr]) -> None:
-    layers = [[item] for item in items]
-    program = random_program(layers)
-    one = Stream("one", tuple(item for stream in program.streams for item in stream.body))
-    program = dataclasses.replace(program, streams=(one,))
-    try:
-        expected = execute(program, None, {}, "plain")
-    except VerifyError:
-        return
+@st.composite
+def chains(draw: st.DrawFn) -> Program:
+    """Sums of earlier sums in buffers of many sizes; the last one is the output."""
+    count = draw(st.integers(2, 12))
+    lines = ['buffer %s0 : i32[8] in "m" = "c"']
+    body = []
+    for number in range(1, count + 1):
+        elements = draw(st.integers(8, 40))
+        lines.append(f'buffer %s{number} : i32[{elements}] in "m"')
+        a, b = (draw(st.integers(max(number - 4, 0), number - 1)) for _ in range(2))
+        body.append(f"accumulate %s{number}[0; 8:1], %s{a}[0; 8:1], %s{b}[0; 8:1]")
+    head = f'program "p" on "t" out %s{count} : i32[8]'
+    lines[-1] = f'buffer %s{count} : i32[8] in "m"'
+    source = [head, *lines, "setup { }", 'stream "one" {', *body, "}"]
+    return parse_program("\n".join(source), {"c": np.arange(8, dtype=np.int32)})
+
+
+@given(chains())
+@settings(max_examples=60, deadline=None)
+def test_sharing_changes_no_value(program: Program) -> None:
+    addresses = itertools.count(0, 64 * 4)
+    apart = tuple(dataclasses.replace(b, address=next(addresses)) for b in program.buffers)
+    expected = execute(dataclasses.replace(program, buffers=apart), None, {}, "plain")
     placed = allocate(program, target=load_target("edge-digital"))
     found = execute(placed, None, {}, "plain")
     assert all((found[name] == expected[name]).all() for name in expected)
+    assert max(bytes_of(b) + (b.address or 0) for b in placed.buffers) <= sum(
+        map(bytes_of, program.buffers)
+    )
