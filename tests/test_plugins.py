@@ -10,7 +10,9 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 PLUGIN = Path(__file__).parent / "plugin"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -62,7 +64,55 @@ def test_the_pass_is_found(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_machine_passes_the_suite(run: Run) -> None:
-    done = run("targets", "test", "demo-edge", "--json")
+@pytest.mark.parametrize("name", ["demo-edge", "demo-vector"])
+def test_the_machines_pass_the_suite(run: Run, name: str) -> None:
+    done = run("targets", "test", name, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["failed"] == 0
+    assert json.loads(done.stdout)["passed"] > 500
+
+
+def test_a_kind_of_its_own(run: Run, tmp_path: Path) -> None:
+    """Compile, run and reload a program of the plug-in's kind; its schema is checked, too."""
+    model = str(PLUGIN.parent.parent / "models" / "shapes_int8.onnx")
+    assert run("compile", model, "-t", "demo-vector", "-o", "out").returncode == 0
+    done = run("run", "out", "--random", "2", "--reference", model)
+    assert done.stdout.startswith("PASS"), done.stderr
+    shown = run("targets", "show", "demo-vector", "--set", "product.mac_pj=-1")
+    assert shown.returncode == 2
+    assert "product.mac_pj" in shown.stderr
+    assert "kind demo-vector" in run("doctor").stdout
+
+
+def test_an_op_that_a_kind_refuses(run: Run, tmp_path: Path) -> None:
+    """It is an error with the node's name; with --host-fallback it runs on the host, priced."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Relu", ["x"], ["r"], "rectify"),
+            helper.make_node("LRN", ["r"], ["n"], "normalize", size=3),
+            helper.make_node("Relu", ["n"], ["y"], "again"),
+        ],
+        "lrn",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 3, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    refused = run("check", "m.onnx", "-t", "demo-vector")
+    assert refused.returncode == 3
+    assert refused.stderr.splitlines() == [
+        "error CIM1203: LRN is not supported on demo-vector",
+        "  node:    normalize   (lrn, input f32[1,4,3,3])",
+        "  need:    a square root unit",
+        "  help:    --host-fallback",
+        "2 of 3 nodes are supported",
+        "a clean cut is at r",
+        "a clean cut is at n",
+    ]
+    assert run("compile", "m.onnx", "-t", "demo-vector", "-o", "out").returncode == 3
+    args = ("-t", "demo-vector", "-o", "out", "--host-fallback")
+    assert run("compile", "m.onnx", *args).returncode == 0
+    rows = json.loads((tmp_path / "out" / "coverage.json").read_text())["rows"]
+    assert [row["place"] for row in rows] == ["vector", "host", "vector"]
+    done = run("run", "out", "--random", "2", "--reference", "m.onnx")
+    assert done.stdout.startswith("PASS"), done.stderr
