@@ -8,6 +8,7 @@ Observers see each state: dumps, printing, timing and reproducers are in `cimc.p
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -108,11 +109,17 @@ def _broken(place: Place, problem: Exception, notes: list[Fault]) -> InternalErr
         faults = [
             Fault(
                 f"pass {place.name} broke: {type(problem).__name__}: {problem}",
+                have=_line(problem),
                 help="--debug shows the traceback",
                 code="CIM9000",
             )
         ]
     return InternalError([*faults, *notes])
+
+
+def _line(problem: Exception) -> str:
+    frame = traceback.extract_tb(problem.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno} in {frame.name}"
 
 
 def verify_state(state: State, made_by: str) -> None:
