@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 
 import click
 
@@ -28,6 +30,10 @@ HELP = """Compile ONNX models to compute-in-memory machines, run them, say what 
   cimc compile model.onnx -t isaac -o out        to a program directory
   cimc run out --input x.npy --reference model.onnx
   cimc report out --by layer
+
+\b
+Completion, for bash (zsh and fish alike), in ~/.bashrc:
+  eval "$(_CIMC_COMPLETE=bash_source cimc)"
 
 \b
 Exit codes: 0 ok, 1 internal error, 2 usage, 3 model not supported, 4 does not fit,
@@ -70,6 +76,8 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         code = cli.main(arguments, prog_name="cimc", standalone_mode=False)
         sys.stdout.flush()
@@ -83,3 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _terminated(number: int, frame: object) -> None:
+    """End as an exception does, so that half-written folders vanish."""
+    raise SystemExit(128 + number)

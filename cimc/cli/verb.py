@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 import warnings
 from collections.abc import Callable
@@ -181,6 +182,8 @@ def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 def _set_color(ctx: click.Context, _: click.Parameter, value: str) -> None:
     if value != "auto":
         _console(ctx).color = value == "always"
+    elif os.environ.get("NO_COLOR"):  # no-color.org
+        _console(ctx).color = False
 
 
 def _set_fatal_warnings(ctx: click.Context, _: click.Parameter, value: bool) -> None:
