@@ -21,7 +21,7 @@ OBJECTIVES = {
 }
 ORDERS = ("gkcrsnpq", "gnpqkcrs")  # from outside: weights stay, results stay
 CHOICES, KEPT = 16, 4
-SHORT, LONG = 150, 1200  # steps
+SHORT, LONG = 80, 1500  # steps
 SMOOTH = 7  # largest prime factor of a loop that is split
 
 
@@ -104,13 +104,15 @@ def annealed(
 ) -> Mapped | None:
     """The best mapping found, always the same one; None if nothing fitted."""
     starts = [
-        (factors, order_loops(remaining(workload, factors, order)))
+        (factors, order_loops(remaining(workload, factors, order)), double)
         for factors in spatial_choices(workload, machine, CHOICES)
         for order in ORDERS
+        for double in (False, True)
     ]
-    tables = _Tables(starts, machine)
+    m = packed(workload, machine, spec, epilogue)
+    tables = _Tables(starts, m)
     scores = kernel.search(
-        packed(workload, machine, spec, epilogue),
+        m,
         tables.factors,
         tables.count,
         tables.dim,
@@ -127,7 +129,6 @@ def annealed(
     best = int(np.argmin(scores))
     if scores[best] >= kernel.HUGE:
         return None
-    m = packed(workload, machine, spec, epilogue)
     return tables.mapped(best, starts[best][0], workload, machine, m)
 
 
@@ -150,17 +151,18 @@ def _smooth(bound: int) -> int:
 class _Tables:
     """All starts of a search, as arrays."""
 
-    def __init__(self, starts: list[tuple[Factors, Loops]], machine: Machine) -> None:
-        count, longest = len(starts), max(len(machine.chain(o)) for o in OPERANDS)
-        width = max(len(loops) for _, loops in starts)
-        self.factors = np.ones((count, len(machine.axes), len(DIMS)), np.int64)
-        self.count = np.array([len(loops) for _, loops in starts], np.int64)
+    def __init__(self, starts: list[tuple[Factors, Loops, bool]], m: kernel.Machine) -> None:
+        count, longest = len(starts), m.chain.shape[1]
+        width = max(len(loops) for _, loops, _ in starts)
+        self.factors = np.ones((count, m.source.shape[0], len(DIMS)), np.int64)
+        self.count = np.array([len(loops) for _, loops, _ in starts], np.int64)
         self.dim = np.zeros((count, width), np.int64)
         self.bound = np.ones((count, width), np.int64)
         self.wish = np.zeros((count, 3), np.int64)
         self.use = np.ones((count, 3, longest), np.int64)
         self.double = np.zeros((count, 3, longest), np.int64)
-        for start, (factors, loops) in enumerate(starts):
+        for start, (factors, loops, double) in enumerate(starts):
+            self.double[start] = m.may_double * double
             for axis, own in enumerate(factors):
                 for dim, factor in own:
                     self.factors[start, axis, DIMS.index(dim)] = factor
@@ -181,11 +183,11 @@ class _Tables:
         count = int(self.count[start])
         dim, bound = self.dim[start, :count], self.bound[start, :count]
         cut = np.zeros(self.use.shape[1:], np.int64)
-        inside = np.empty((count + 1, len(DIMS)), np.int64)
-        kernel.suffixes(count, dim, bound, inside)
+        room = kernel.room_for(m, count)
+        kernel.suffixes(count, dim, bound, room.inside)
         spread = kernel.spread_of(m, self.factors[start])
         use, double = self.use[start], self.double[start]
-        kernel.place(m, count, dim, bound, self.wish[start], use, double, inside, spread, cut)
+        kernel.place(m, count, self.wish[start], use, double, spread, cut, room)
         loops = [(DIMS[d], int(b)) for d, b in zip(dim, bound, strict=True)]
         return with_levels(workload, machine, factors, loops, cut, use, double)
 

@@ -3,8 +3,9 @@
 Cores work in step, so a level's port stands for the ports of all its instances: "ib.port" is held
 as long as one instance needs. A single-buffered macro cannot compute while its weights are written.
 
-    transfer   source port ceil(read bits / width), sink port ceil(stored bits / width), link where
-               data cross between the chip and its cores
+    transfer   source port ceil(read bits / width), sink port ceil(stored bits / width), the
+               operand's channel of the link where data cross between the chip and its cores; the
+               second of two buffers is a bank with a port of its own
     activate   macro ceil(input bits / bits per cycle) * ceil(weight bits / width of a cell)
     epilogue   vector ceil(elements / lanes of the cores in use), ports as for transfers
 """
@@ -43,10 +44,11 @@ class Tally:
         if times:
             self.events[event] = self.events.get(event, 0) + times
 
-    def access(self, level: str, word: str, bits: int, instances: int) -> None:
-        """Read or write `bits` in each of `instances` of a level."""
+    def access(self, level: str, word: str, bits: int, instances: int, bank: str = "") -> None:
+        """Read or write `bits` in each of `instances` of a level, or of a second `bank` of it."""
         memory = self.spec.memory[level]
-        self.hold(port(level, memory, word), -(-bits // width(memory, word)))
+        unit = f"{level}.{bank}" if bank else port(level, memory, word)
+        self.hold(unit, -(-bits // width(memory, word)))
         self.count(f"{level}.{word}_bits", bits * instances)
         self.latency = max(self.latency, memory.latency_cycles)
 
@@ -113,11 +115,14 @@ def _transfer(tally: Tally, instr: Transfer, buffers: Mapping[str, Buffer]) -> N
     cell_bits = bits
     if spec.memory[inner].holds == ("W",):
         cell_bits = -(-bits // spec.macro.weight_bits) * spec.macro.weight_bits
-    tally.access(outer, "read", instr.read * bits, instr.readers)
-    tally.access(inner, "write", instr.stored * cell_bits, instr.writers)
+    bank = f"{instr.operand}-bank"
+    second = (instr.meanwhile in ("src", "both"), instr.meanwhile in ("dst", "both"))
+    tally.access(outer, "read", instr.read * bits, instr.readers, bank if second[0] else "")
+    stored = instr.stored * cell_bits
+    tally.access(inner, "write", stored, instr.writers, bank if second[1] else "")
     if spec.memory[outer].per != spec.memory[inner].per:
         shared = (instr.read if spec.memory[outer].per == "chip" else instr.stored) * bits
-        tally.hold("link", -(-shared // spec.link.bits_per_cycle))
+        tally.hold(f"link.{instr.operand}", -(-shared // spec.link.bits_per_cycle))
         tally.count("link.bits", shared)
         tally.latency += spec.link.hop_cycles
     if inner == _cells(spec) and "W" not in spec.memory[inner].double:

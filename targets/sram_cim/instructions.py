@@ -20,7 +20,9 @@ class Transfer(Instr):
     """A tile from one level to another: a `copy` that knows the instances behind its views.
 
     Each of `readers` instances of the source hands out `read` elements, each of `writers` instances
-    of the destination takes `stored`; a shared element is handed out once and taken by many.
+    of the destination takes `stored`; a shared element is handed out once and taken by many. A
+    buffer that is loaded ahead or emptied later (`meanwhile` "dst", "src" or "both") is the second
+    bank of its level: it has a port of its own.
     """
 
     dst: View
@@ -28,6 +30,8 @@ class Transfer(Instr):
     fill: int = 0
     read_bounds: tuple[Bound, ...] = ()
     write_bounds: tuple[Bound, ...] = ()
+    operand: str = field(default="I", kw_only=True)  # "I", "W", "O"
+    meanwhile: str = field(default="", kw_only=True)
     read: int = field(default=0, kw_only=True)
     readers: int = field(default=1, kw_only=True)
     stored: int = field(default=0, kw_only=True)
@@ -90,3 +94,8 @@ class Activate(Instr):
     def form(self) -> Mvm:
         """The product it is."""
         return Mvm(self.acc, self.x, self.w)
+
+
+def second_banks(dst: bool, src: bool) -> str:
+    """`meanwhile` of a transfer: which of its ends is the second buffer of its level."""
+    return ("both" if src else "dst") if dst else "src" if src else ""

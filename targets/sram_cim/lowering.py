@@ -34,7 +34,7 @@ from cimc.mapping.machine import INPUT, NAMES, OUTPUT, WEIGHT
 from cimc.mapping.nest import Mapped
 from cimc.target import Target
 from cimc.targets.sram_cim.frame import Frame, Held, memory_of, whole
-from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer
+from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer, second_banks
 from cimc.targets.sram_cim.layers import Heavy, Layers, mapped_nest
 from cimc.targets.sram_cim.machine import machine_of
 from cimc.targets.sram_cim.results import Results
@@ -105,42 +105,42 @@ class _Emitter:
         if not flow.double or flow.loop < 0:
             held = Held(layout, buffer, flow.loop)
             start = frame.start(outer.loop, flow.loop)
-            frame.before[flow.loop].append(self.load(flow, outer, outer.buffer, held.buffer, start))
+            frame.before[flow.loop].append(self.load(flow, outer, outer.buffer, held, start))
             return held
         ahead = self.builder.local(f"{name}.next", memory, kind, layout.elements)
         is_home = flow.outer.level == mapped.machine.chain(flow.operand)[0]
-        single = not is_home and not outer.other
-        base = outer.loop if single else outer.base
+        base = outer.base if is_home or outer.other else outer.loop
         held = Held(layout, buffer, flow.loop, ahead, base)
-        source = outer.other or outer.buffer
         first = frame.start(flow.loop, flow.loop)
-        frame.before[base].append(self.load(flow, outer, source, ahead, first))
+        source = outer.other or outer.buffer
+        frame.before[base].append(self.load(flow, outer, source, held, first))
         flip = Flip(whole(buffer, layout), whole(ahead, layout), layer=self.layer.name)
         frame.before[flow.loop].append(flip)
         for turn, when in frame.turns(base, flow.loop, 1):
             same = is_home or turn.begin - 1 > outer.loop
             source = outer.buffer if same else outer.other
             start = frame.start(outer.loop, flow.loop, turn)
-            load = self.load(flow, outer, source, ahead, start)
+            load = self.load(flow, outer, source, held, start)
             frame.before[flow.loop].append(dataclasses.replace(load, when=when))
         return held
 
     def load(
-        self, flow: Flow, outer: Held, source: str, sink: str, start: Mapping[str, Affine]
+        self, flow: Flow, outer: Held, source: str, sink: Held, start: Mapping[str, Affine]
     ) -> Transfer:
-        """One transfer of a flow towards the macro."""
+        """One transfer of a flow towards the macro, into the second buffer where there is one."""
         mapped = self.mapped
-        layout = tile_layout(self.axes[flow.operand], mapped.union(flow.loop + 1))
         is_home = flow.outer.level == mapped.machine.chain(flow.operand)[0]
-        seen = window(layout, outer.layout, start, self.frame.trips if is_home else None)
+        seen = window(sink.layout, outer.layout, start, self.frame.trips if is_home else None)
         fill = 0
         if flow.operand == INPUT and seen.bounds:
             fill = self.heavy.zero
         return Transfer(
-            whole(sink, layout),
+            whole(sink.other or sink.buffer, sink.layout),
             seen.view(source),
             fill,
             read_bounds=seen.bounds,
+            operand=NAMES[flow.operand],
+            meanwhile=second_banks(bool(sink.other), bool(outer.other) and source == outer.other),
             read=flow.outer_elements,
             readers=mapped.instances(flow.outer.level),
             stored=flow.inner_elements,

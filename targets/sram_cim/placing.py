@@ -92,12 +92,20 @@ def with_cuts(
 
 
 def nest_of(mapped: Mapped) -> Nest:
-    """The mapping by names, with neighbouring loops of one dim and equal levels made one."""
+    """The mapping by names, with neighbouring loops of one dim and equal levels made one.
+
+    A loop of bound 1 is kept where it alone names a level, which tiles pass through.
+    """
     names = [level.name for level in mapped.machine.levels]
+    named = [
+        {levels[place] for place, (_, bound) in enumerate(mapped.loops) if bound > 1}
+        for levels in mapped.levels
+    ]
     loops: list[TemporalLoop] = []
     for place, (dim, bound) in enumerate(mapped.loops):
         i, w, o = (names[mapped.levels[operand][place]] for operand in range(3))
-        if bound == 1:
+        levels = [mapped.levels[operand][place] for operand in range(3)]
+        if bound == 1 and all(levels[operand] in named[operand] for operand in range(3)):
             continue
         if loops and loops[-1].dim == dim and loops[-1].levels == (i, w, o):
             loops[-1] = TemporalLoop(dim, loops[-1].bound * bound, (i, w, o))

@@ -45,11 +45,43 @@ class Machine(NamedTuple):
     prices: Floats  # link bit, activation of one core, vector op, leakage per cycle
 
 
+class Room(NamedTuple):
+    """Arrays that evaluations use over and over."""
+
+    tile: Ints  # [8]
+    taken: Ints  # [levels]
+    inside: Ints  # [loops + 1, 8]
+    held: Floats  # [loops + 1, units] that the macro waits for
+    bursts: Floats  # [loops + 1, units] that it does not wait for
+    exposed: Floats  # [loops + 1, 3]
+    ahead: Floats  # [loops + 1, 3]
+    busy: Floats  # [units]
+    slack: Floats  # [units]
+
+
 SIZE, READ, WRITE, LATENCY, CHIP, ONE_PORT, SHARED = range(7)
 INPUT_BITS, WEIGHT_BITS, RESULT_BITS, PSUM_BITS, CELL_BITS, WORD, ACTIVATION = range(7)
 LINK_BITS, LINK_HOP, LANES, PER_CORE, EPILOGUE = range(7, 12)
 LINK_PJ, ACTIVATION_PJ, VECTOR_PJ, LEAKAGE_PJ = range(4)
 LATENCY_FIRST, ENERGY_FIRST, PRODUCT = range(3)
+
+
+@njit
+def room_for(m, loops):
+    """Room for mappings of up to so many loops."""
+    levels = m.level.shape[0]
+    units = 5 * levels + 5  # ports, vector, macro, link of each operand, second banks
+    return Room(
+        np.empty(8, np.int64),
+        np.empty(levels, np.int64),
+        np.empty((loops + 1, 8), np.int64),
+        np.empty((loops + 1, units)),
+        np.empty((loops + 1, units)),
+        np.empty((loops + 1, 3)),
+        np.empty((loops + 1, 3)),
+        np.empty(units),
+        np.empty(units),
+    )
 
 
 @njit
@@ -138,11 +170,10 @@ def outermost_sum(m, count, dim, bound, cut, use):
 
 
 @njit
-def fits(m, count, dim, bound, cut, use, double, inside, spread):
+def fits(m, count, dim, bound, cut, use, double, spread, room):
     """Whether all levels hold what the mapping keeps there."""
-    levels = m.level.shape[0]
-    taken = np.zeros(levels, np.int64)
-    tile = np.empty(8, np.int64)
+    inside, taken, tile = room.inside, room.taken, room.tile
+    taken[:] = 0
     sum_level = outermost_sum(m, count, dim, bound, cut, use)
     for o in range(3):
         for j in range(1, m.length[o]):
@@ -158,11 +189,18 @@ def fits(m, count, dim, bound, cut, use, double, inside, spread):
 
 
 @njit
-def passage(m, source, sink, read, stored, counts, held, share):
-    """Cycles and pJ of one transfer; adds `share` of what it holds to the ports' cycles."""
+def passage(m, o, source, sink, read, stored, banks, counts, held, share):
+    """Cycles and pJ of one transfer; adds `share` of what it holds to the units' cycles.
+
+    banks: the source (1), the sink (2) or both (3) are second banks with ports of their own.
+    """
     level, levels = m.level, m.level.shape[0]
     reading = 2 * source
     writing = 2 * sink + (0 if level[sink, ONE_PORT] else 1)
+    if banks & 1:
+        reading = 2 * levels + 5 + 3 * source + o
+    if banks & 2:
+        writing = 2 * levels + 5 + 3 * sink + o
     r = -(-read // level[source, READ])
     w = -(-stored // level[sink, WRITE])
     held[reading] += share * r
@@ -174,27 +212,31 @@ def passage(m, source, sink, read, stored, counts, held, share):
     if level[source, CHIP] != level[sink, CHIP]:
         crossing = read if level[source, CHIP] else stored
         link = -(-crossing // m.numbers[LINK_BITS])
-        held[2 * levels] += share * link
+        held[2 * levels + 2 + o] += share * link
         cycles = max(cycles, link)
         pj += crossing * m.prices[LINK_PJ]
         latency += m.numbers[LINK_HOP]
     last = m.length[1] - 1
     if sink == m.chain[1, last] and not m.may_double[1, last]:
-        held[2 * levels + 2] += share * cycles
+        held[2 * levels + 1] += share * cycles
     return cycles + latency, pj
 
 
 @njit
-def evaluate(m, count, dim, bound, cut, use, double, inside, spread, counts, factors):
-    """Cycles and pJ of a mapping."""
+def evaluate(m, count, dim, bound, cut, use, double, spread, counts, factors, room):
+    """Cycles and pJ of a mapping whose `suffixes` lie in room.inside."""
     levels = m.level.shape[0]
-    units = 2 * levels + 3  # ports, link, vector, macro
-    held = np.zeros((count + 1, units))
-    exposed = np.zeros((count + 1, 3))
-    ahead = np.zeros((count + 1, 3))
-    first = np.zeros(3)
-    last, pj = 0.0, 0.0
-    tile = np.empty(8, np.int64)
+    units = 5 * levels + 5
+    vector, macro = 2 * levels, 2 * levels + 1
+    inside, tile, busy = room.inside, room.tile, room.busy
+    held, bursts, exposed, ahead = room.held, room.bursts, room.exposed, room.ahead
+    slack = room.slack
+    for i in range(count + 1):
+        held[i, :] = 0.0
+        bursts[i, :] = 0.0
+        exposed[i, :] = 0.0
+        ahead[i, :] = 0.0
+    start, last, pj = 0.0, 0.0, 0.0
     sum_level = outermost_sum(m, count, dim, bound, cut, use)
     cores = np.int64(1)
     for d in range(8):
@@ -203,7 +245,8 @@ def evaluate(m, count, dim, bound, cut, use, double, inside, spread, counts, fac
         finish_at, finish_inner, finish_share, finish_out = -2, np.int64(0), 0.0, 0.0
         finish_visits = 1.0
         finish_double = False
-        outer = 0
+        outer, first, outside = 0, 0.0, -1
+        outer_ahead = False
         for j in range(1, m.length[o]):
             if not use[o, j]:
                 continue
@@ -224,19 +267,29 @@ def evaluate(m, count, dim, bound, cut, use, double, inside, spread, counts, fac
             at = loop + 1
             if o < 2:
                 read *= m.numbers[o]
-                cycles, price = passage(m, source, sink, read, stored, counts, held[at], 1.0)
+                loads_ahead = double[o, j] and loop >= 0
+                banks = 0
+                if loads_ahead:
+                    banks = 3 if outer_ahead and outside == loop else 2
+                ports = bursts[at] if loads_ahead else held[at]
+                cycles, price = passage(m, o, source, sink, read, stored, banks, counts, ports, 1.0)
                 pj += visits * price
-                if double[o, j] and loop >= 0:
-                    first[o] += cycles
+                outer_ahead = loads_ahead
+                if loads_ahead:
+                    first += cycles
                     ahead[at, o] += cycles
                 else:
                     exposed[at, o] += cycles
             else:
                 read *= bits_at(m, o, source, sum_level)
                 share = 1.0 - 1.0 / reduction
-                back, price = passage(m, source, sink, read, stored, counts, held[at], share)
+                back, price = passage(m, o, source, sink, read, stored, 0, counts, held[at], share)
                 pj += visits * share * price
-                out, price = passage(m, sink, source, stored, read, counts, held[at], 1.0)
+                later = double[o, j] and reduction == 1.0 and loop > outside
+                ports = bursts[at] if later else held[at]
+                out, price = passage(
+                    m, o, sink, source, stored, read, 1 if later else 0, counts, ports, 1.0
+                )
                 pj += visits * price
                 exposed[at, o] += share * back
                 if reduction == 1.0 or finish_at == -2:
@@ -246,47 +299,57 @@ def evaluate(m, count, dim, bound, cut, use, double, inside, spread, counts, fac
                         else:
                             exposed[finish_at, o] += finish_out
                     finish_at, finish_inner, finish_share = at, size * counts[sink], 1.0 - share
-                    finish_out, finish_double, finish_visits = out, double[o, j], visits
-                elif double[o, j]:
+                    finish_out, finish_double, finish_visits = out, later, visits
+                elif later:
                     last += out
                 else:
                     exposed[at, o] += out
-            outer = j
+            outer, outside = j, loop
+        start = max(start, first)
         if o == 2:
             results = finish_inner * m.numbers[EPILOGUE]
             lanes = m.numbers[LANES] * (cores if m.numbers[PER_CORE] else 1)
             cycles = finish_share * -(-results // lanes)
-            held[finish_at, 2 * levels + 1] += cycles
+            held[finish_at, vector] += cycles
             pj += finish_visits * finish_share * results * m.prices[VECTOR_PJ]
             if finish_double:
                 last += max(finish_out, cycles)
             else:
                 exposed[finish_at, o] += max(finish_out, cycles)
     total = float(m.numbers[ACTIVATION])
-    busy = np.zeros(units)
-    busy[2 * levels + 2] = total
+    busy[:] = 0.0
+    busy[macro] = total
+    slack[:] = HUGE
     activations = 1.0
     for i in range(count, -1, -1):
+        blocked = 0.0
         for unit in range(units):
-            busy[unit] += held[i, unit]
-        total += max(exposed[i, 0], exposed[i, 1], exposed[i, 2])
+            if bursts[i, unit] > 0.0:
+                blocked = max(blocked, bursts[i, unit] - slack[unit])
+            busy[unit] += held[i, unit] + bursts[i, unit]
+        total += max(exposed[i, 0], exposed[i, 1], exposed[i, 2]) + blocked
         total = max(total, ahead[i, 0], ahead[i, 1], ahead[i, 2])
         for unit in range(units):
             total = max(total, busy[unit])
+        for unit in range(units):
+            if bursts[i, unit] > 0.0:
+                slack[unit] = min(slack[unit], max(total - bursts[i, unit], 0.0))
+            if held[i, unit] > 0.0:
+                slack[unit] = 0.0
         if i > 0:
             total *= bound[i - 1]
             activations *= bound[i - 1]
             for unit in range(units):
                 busy[unit] *= bound[i - 1]
-    total += max(first[0], first[1], first[2]) + last
+    total += start + last
     pj += activations * cores * m.prices[ACTIVATION_PJ] + total * m.prices[LEAKAGE_PJ]
     return total, pj
 
 
 @njit
-def place(m, count, dim, bound, wish, use, double, inside, spread, cut):
+def place(m, count, wish, use, double, spread, cut, room):
     """Fill `cut`: own levels keep all loops that fit, shared ones begin at `wish`."""
-    tile = np.empty(8, np.int64)
+    inside, tile = room.inside, room.tile
     for o in range(3):
         before = 0
         for j in range(m.length[o]):
@@ -353,17 +416,16 @@ def change(m, count, dim, bound, wish, use, double, random):
         wish[o] = draw(random) % (count + 1)
         return
     j = 1 + draw(random) % (m.length[o] - 1)
-    if kind < 15 and m.may_double[o, j]:
-        double[o, j] = 1 - double[o, j]
-    elif j < m.length[o] - 1:
-        use[o, j] = 1 - use[o, j]
+    state = draw(random) % 3  # unused, one buffer, two
+    if j < m.length[o] - 1:
+        use[o, j] = state > 0
+    double[o, j] = state == 2 and m.may_double[o, j]
 
 
 @njit
-def anneal(m, factors, count, dim, bound, wish, use, double, objective, steps, heat, random):
+def anneal(m, factors, count, dim, bound, wish, use, double, objective, steps, heat, random, room):
     """Improve a mapping in place; its score, HUGE where none that fits was met."""
     spread, counts = spread_of(m, factors), instances_of(m, factors)
-    inside = np.empty((count + 1, 8), np.int64)
     cut = np.zeros(use.shape, np.int64)
     best, now = HUGE, HUGE
     state = (dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy())
@@ -374,13 +436,11 @@ def anneal(m, factors, count, dim, bound, wish, use, double, objective, steps, h
         use[:], double[:] = t_use, t_double
         if step:
             change(m, count, dim, bound, wish, use, double, random)
-        suffixes(count, dim, bound, inside)
-        place(m, count, dim, bound, wish, use, double, inside, spread, cut)
-        if not fits(m, count, dim, bound, cut, use, double, inside, spread):
+        suffixes(count, dim, bound, room.inside)
+        place(m, count, wish, use, double, spread, cut, room)
+        if not fits(m, count, dim, bound, cut, use, double, spread, room):
             continue
-        cycles, pj = evaluate(
-            m, count, dim, bound, cut, use, double, inside, spread, counts, factors
-        )
+        cycles, pj = evaluate(m, count, dim, bound, cut, use, double, spread, counts, factors, room)
         score = score_of(objective, cycles, pj)
         slack = 1.0 + heat * (1.0 - step / steps) * (draw(random) % 1024) / 1024.0
         if score <= now * slack:
@@ -402,6 +462,7 @@ def search(m, factors, count, dim, bound, wish, use, double, objective, steps, k
     starts = factors.shape[0]
     scores = np.empty(starts)
     random = np.array([seed], np.uint64)
+    room = room_for(m, dim.shape[1])
     for start in range(starts):
         n = count[start]
         scores[start] = anneal(
@@ -417,6 +478,7 @@ def search(m, factors, count, dim, bound, wish, use, double, objective, steps, k
             steps,
             0.3,
             random,
+            room,
         )
     order = np.argsort(scores)
     for place_ in range(min(keep, starts)):
@@ -437,6 +499,7 @@ def search(m, factors, count, dim, bound, wish, use, double, objective, steps, k
                 longer,
                 0.1,
                 random,
+                room,
             ),
         )
     return scores
