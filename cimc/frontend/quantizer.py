@@ -227,6 +227,7 @@ def _quantized(model: ModelProto, ranges: Ranges, activations: str) -> ModelProt
         {},
     )
     quantizer.quantize_model()
+    quantizer.model.topological_sort()
     result: ModelProto = quantizer.model.model
     result.metadata_props.remove(inferred)
     return result

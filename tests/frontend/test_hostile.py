@@ -50,7 +50,8 @@ def seeds() -> list[bytes]:
          "{ c = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w) y = Relu (c) }", 17, {"w": ones}),
         ("g (float[1,4,6,6] x) => (float[1,8,6,6] y) "
          "{ a = MaxPool <kernel_shape=[3,3], pads=[1,1,1,1], dilations=[1,1], ceil_mode=1> (x) "
-         "b = AveragePool <kernel_shape=[3,3], auto_pad=\"SAME_UPPER\"> (x) y = Concat <axis=1> (a, b) }", 17, {}),
+         "b = AveragePool <kernel_shape=[3,3], auto_pad=\"SAME_UPPER\"> (x) "
+         "y = Concat <axis=1> (a, b) }", 17, {}),
         ("g (float[2,3,4] x) => (float[2,12] y) { s = Shape (x) i = Constant <value_int=0> () "
          "n = Gather (s, i) a = Constant <value_ints=[0]> () u = Unsqueeze (n, a) "
          "m = Constant <value_ints=[-1]> () t = Concat <axis=0> (u, m) y = Reshape (x, t) }",
@@ -80,7 +81,9 @@ def seeds() -> list[bytes]:
          "<domain: \"own\", opset_import: [\"\" : 17]> twice (a) => (b) { b = Add (a, a) }",
          17, {}),
     ]  # fmt: skip
-    return [_model(body, opset, **weights).SerializeToString() for body, opset, weights in bodies]
+    return [
+        _model(body, opset, 8, **weights).SerializeToString() for body, opset, weights in bodies
+    ]
 
 
 def _check(content: bytes) -> bool:
