@@ -88,14 +88,15 @@ def part_of(weights: Ints, input_bits: int, share: bool, most_temps: int = 1 << 
     sums = signed_sums(weights)
     if share:
         sums = reduced(sums, sums.inputs + most_temps)
-    chunk = _chunk(sums, input_bits)
+    chunk = chunk_of(sums, input_bits)
     found = (chunk.start, chunk.terms, chunk.top, chunk.weight, chunk.offset, chunk.high)
     row_offset, row_high = kernels.row_bounds(*found)
     made = chunk.high[sums.inputs :]
     return Part(sums, row_offset, row_high, int(made.max(initial=0)).bit_length())
 
 
-def _chunk(sums: Sums, input_bits: int) -> kernels.Chunk:
+def chunk_of(sums: Sums, input_bits: int) -> kernels.Chunk:
+    """What code generation needs of a chunk's sums."""
     top = np.full(sums.inputs, (1 << input_bits) - 1)
     bounds = kernels.value_bounds(top, sums.temps)
     return kernels.Chunk(sums.start, sums.terms, sums.temps, top, *bounds)
@@ -134,7 +135,7 @@ def code_of(
     starts = [0]
     for number, part in enumerate(parts):
         wanted = reached + part.row_high
-        chunk, backwards = _chunk(part.sums, input_bits), number % 2 == 1
+        chunk, backwards = chunk_of(part.sums, input_bits), number % 2 == 1
         count = kernels.emit_chunk(
             chunk, places, reached, number == 0, backwards, style.dead, words, count
         )

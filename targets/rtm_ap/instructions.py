@@ -94,7 +94,10 @@ class ApLoad(Instr):
 @register_instr
 @dataclass(frozen=True, slots=True)
 class ApRun(Instr):
-    """Execute column operations (`cimc.targets.rtm_ap.isa`) pass by pass on all rows of the arrays."""
+    """Execute column operations (`cimc.targets.rtm_ap.isa`) pass by pass on all rows of the arrays.
+
+    `fresh`: the controller fetches the table of slots, too; it has it already otherwise.
+    """
 
     code: View  # u32
     slots: View  # u32
@@ -102,8 +105,9 @@ class ApRun(Instr):
     arrays: int
     size: tuple[int, int, int]
     carries: int = 1
+    fresh: bool = False
     passes: int = 0
-    writes: int = 0  # of constants, without a search
+    clears: int = 0  # writes of constants, without a search
     searched: int = 0  # cells of a row
     written: float = 0.0  # cells of a row, expected
     changed: float = 0.0  # cells of a row, expected

@@ -38,7 +38,7 @@ INTO, ONTO, PUT, ADD, HOLD, SUM, ONE, MUL, SADD, SSUB, SSUM, SDIFF, RELU, MAX, L
 ACROSS, ALONG, DOWN = range(3)
 LAYOUTS = ("across", "along", "down")
 NOT = 1  # flag: the operand is complemented; with mul: the key is two's complement
-DEAD = 2  # flag: the operand is not needed afterwards and may be destroyed
+DEAD = 2  # flag: the operand may be destroyed; with mul: the held operand is two's complement
 MAX_SLOTS, MAX_COLUMNS, MAX_DOMAINS, MAX_BITS = 1 << 14, 1 << 12, 1 << 8, 63
 
 WRITE_0, WRITE_1, FORGET = len(NAMES), len(NAMES) + 1, len(NAMES) + 2  # steps that are no tables
@@ -163,32 +163,18 @@ class Controller:
         slot = self.slots[word.slot]
         carry = self.carries[self.count % len(self.carries)]
         self.count += 1
-        match word.opcode:
-            case 0 | 1:  # into, onto
-                self.dst = word.slot
-                if word.opcode == INTO:
-                    yield from _cleared(slot, word.width)
-            case 4:  # hold
-                self.held, self.held_inverted = word.slot, word.flags & NOT
-            case 2:  # put
-                dst = self._dst()
-                for bit in range(min(slot.bits, word.width - word.shift)):
-                    r = dst.cell(word.shift + bit)
-                    yield Step(_T["copy"], a=slot.cell(bit), r=r, invert=word.flags & NOT)
-            case 3:
-                yield from self._add(word, slot, carry)
-            case 5:
-                yield from self._sum(word, slot, carry)
-            case 6:  # one
-                yield Step(WRITE_1, r=self._dst().cell(word.shift))
-            case 7:
-                yield from self._mul(word, slot, carry)
-            case 8 | 9:
-                yield from self._signed_in_place(word, slot, carry)
-            case 10 | 11 | 12 | 13 | 14:
-                yield from self._further(word, slot, carry)
-            case _:
-                raise InternalError(f"no column operation has opcode {word.opcode}")
+        if word.opcode in (INTO, ONTO):
+            self.dst = word.slot
+            if word.opcode == INTO:
+                yield from _cleared(slot, word.width)
+        elif word.opcode == HOLD:
+            self.held, self.held_inverted = word.slot, word.flags & NOT
+        elif word.opcode == ONE:
+            yield Step(WRITE_1, r=self._dst().cell(word.shift))
+        elif word.opcode < len(OPCODES):
+            yield from getattr(self, f"_{OPCODES[word.opcode]}")(word, slot, carry)
+        else:
+            raise InternalError(f"no column operation has opcode {word.opcode}")
 
     def _dst(self) -> Slot:
         if self.dst < 0:
@@ -199,6 +185,12 @@ class Controller:
         if self.held < 0:
             raise InternalError("a column operation with two operands comes before `hold`")
         return self.slots[self.held]
+
+    def _put(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        dst = self._dst()
+        for bit in range(min(slot.bits, word.width - word.shift)):
+            r = dst.cell(word.shift + bit)
+            yield Step(_T["copy"], a=slot.cell(bit), r=r, invert=word.flags & NOT)
 
     def _add(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
         dst, last = self._dst(), word.width - 1 - word.shift
@@ -250,53 +242,70 @@ class Controller:
     def _mul(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
         """dst += (held * slot) << shift: one keyed addition for each bit of the slot."""
         dst, held = self._dst(), self._held()
-        signed = word.flags & NOT
         for place in range(slot.bits):
             key, low = slot.cell(place), word.shift + place
-            kind = "sub" if signed and place == slot.bits - 1 else "add"
+            kind = "sub" if word.flags & NOT and place == slot.bits - 1 else "add"
             for bit in range(word.width - low):
                 b = dst.cell(low + bit)
-                if bit < held.bits:
+                if bit < held.bits or word.flags & DEAD:
+                    a = held.cell(min(bit, held.bits - 1))
                     table = f"keyed-{kind}-first" if bit == 0 else f"keyed-{kind}"
-                    yield Step(_T[table], held.cell(bit), b, carry, key)
+                    yield Step(_T[table], a, b, carry, key)
                 else:
                     table = "ripple" if kind == "add" else "ripple-sub"
                     ending = "-last" if low + bit == word.width - 1 else ""
                     yield Step(_T[table + ending], b=b, c=carry)
+            if word.flags & DEAD:  # the sum is two's complement and wraps
+                yield Step(WRITE_0, r=carry)
 
-    def _signed_in_place(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
-        dst = self._dst()
-        kind = "add" if word.opcode == SADD else "sub"
+    def _sadd(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        yield from self._signed_in_place("add", word, slot, carry)
+
+    def _ssub(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        yield from self._signed_in_place("sub", word, slot, carry)
+
+    def _signed_in_place(self, kind: str, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
         for bit in range(word.width):
             a = slot.cell(min(bit, slot.bits - 1))
             table = f"{kind}-first" if bit == 0 else kind
-            yield Step(_T[table], a, dst.cell(bit), carry)
+            yield Step(_T[table], a, self._dst().cell(bit), carry)
         yield Step(WRITE_0, r=carry)
 
-    def _further(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+    def _ssum(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        yield from self._signed_beside("sum", word, slot, carry)
+
+    def _sdiff(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        yield from self._signed_beside("diff", word, slot, carry)
+
+    def _signed_beside(self, kind: str, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        dst, held = self._dst(), self._held()
+        for bit in range(word.width):
+            a = held.cell(min(bit, held.bits - 1))
+            b = slot.cell(min(bit, slot.bits - 1))
+            table = f"{kind}-first" if bit == 0 else kind
+            yield Step(_T[table], a, b, carry, dst.cell(bit))
+        yield Step(WRITE_0, r=carry)
+
+    def _relu(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        """Clear all bits of dst where its sign bit is set; that one, the key, goes last."""
         dst = self._dst()
-        if word.opcode in (SSUM, SDIFF):
-            held, kind = self._held(), "sum" if word.opcode == SSUM else "diff"
-            for bit in range(word.width):
-                a = held.cell(min(bit, held.bits - 1))
-                b = slot.cell(min(bit, slot.bits - 1))
-                table = f"{kind}-first" if bit == 0 else kind
-                yield Step(_T[table], a, b, carry, dst.cell(bit))
-            yield Step(WRITE_0, r=carry)
-        elif word.opcode == RELU:  # the sign bit goes last: it is the key
-            for bit in range(word.width):
-                b, key = dst.cell(bit), dst.cell(word.width - 1)
-                yield Step(_T["clear-keyed"], b=b, r=key)
-        elif word.opcode == MAX:  # C = dst < slot, then copy where C
-            for bit in range(word.width):
-                yield Step(_T["less"], dst.cell(bit), slot.cell(bit), carry)
-            for bit in range(word.width):
-                yield Step(_T["copy-keyed"], slot.cell(bit), dst.cell(bit), carry)
-            yield Step(WRITE_0, r=carry)
-        else:  # less: one bit, held < slot
-            for bit in range(word.width):
-                yield Step(_T["less"], self._held().cell(bit), slot.cell(bit), carry)
-            yield Step(_T["carry-out"], c=carry, r=dst.cell(0))
+        for bit in range(word.width):
+            yield Step(_T["clear-keyed"], b=dst.cell(bit), r=dst.cell(word.width - 1))
+
+    def _max(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        """C = dst < slot, then dst = slot where C."""
+        dst = self._dst()
+        for bit in range(word.width):
+            yield Step(_T["less"], dst.cell(bit), slot.cell(bit), carry)
+        for bit in range(word.width):
+            yield Step(_T["copy-keyed"], slot.cell(bit), dst.cell(bit), carry)
+        yield Step(WRITE_0, r=carry)
+
+    def _less(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        """One bit: held < slot."""
+        for bit in range(word.width):
+            yield Step(_T["less"], self._held().cell(bit), slot.cell(bit), carry)
+        yield Step(_T["carry-out"], c=carry, r=self._dst().cell(0))
 
 
 def _cleared(slot: Slot, width: int) -> Iterator[Step]:

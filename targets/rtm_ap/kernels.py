@@ -199,12 +199,13 @@ def expand(
             subtract = invert == 1 and place == bits - 1
             for bit in range(width - low):
                 b = _cell(dst, low + bit, domains)
-                if bit < held_bits:
+                if bit < held_bits or dead:
+                    a = _cell(held, min(bit, held_bits - 1), domains)
                     if subtract:
                         table = _KEYED_SUB_FIRST if bit == 0 else _KEYED_SUB
                     else:
                         table = _KEYED_ADD_FIRST if bit == 0 else _KEYED_ADD
-                    n = _put(steps, n, table, _cell(held, bit, domains), b, carry, key, 0, 1)
+                    n = _put(steps, n, table, a, b, carry, key, 0, 1)
                     continue
                 last = low + bit == width - 1
                 if subtract:
@@ -212,6 +213,8 @@ def expand(
                 else:
                     table = _RIPPLE_LAST if last else _RIPPLE
                 n = _put(steps, n, table, -1, b, carry, -1, 0, 1)
+            if dead:
+                n = _put(steps, n, _WRITE_0, -1, -1, -1, carry, 0, 1)
         return n
     if opcode == _LESS:
         for bit in range(width):

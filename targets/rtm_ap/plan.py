@@ -30,13 +30,14 @@ STYLES = ("program", "multiply")
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Extents of what lies side by side in rows; k and parts are 1 for style "program"."""
+    """Extents of what lies side by side in rows; g and k are 0 where channels do not."""
 
     n: int
     p: int
     q: int
-    k: int = 1
-    parts: int = 1
+    g: int = 0
+    k: int = 0
+    parts: int = 1  # of the reduction, in neighbouring rows
 
     @property
     def positions(self) -> int:
@@ -46,15 +47,17 @@ class Tile:
     @property
     def lines(self) -> int:
         """Array rows."""
-        return self.positions * self.k * self.parts
+        return self.positions * max(1, self.g) * max(1, self.k) * self.parts
+
+    def extent(self, dim: str) -> int:
+        """Extent along n, g, p, q or k."""
+        return {"n": self.n, "g": self.g, "p": self.p, "q": self.q, "k": self.k}[dim]
 
     def trips(self, shape: ConvShape) -> dict[str, int]:
-        """Steps in time along n, p and q."""
-        return {
-            "n": -(-shape.n // self.n),
-            "p": -(-shape.p // self.p),
-            "q": -(-shape.q // self.q),
-        }
+        """Steps in time along each dimension that lies in rows."""
+        extents = dict(shape.dims)
+        sizes = {dim: self.extent(dim) for dim in "ngpqk"}
+        return {dim: -(-extents[dim] // size) for dim, size in sizes.items() if size}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Plan:
         tile, style = self.tile, self.style
         rows: tuple[tuple[str, int], ...] = (("n", tile.n), ("p", tile.p), ("q", tile.q))
         if self.kind == "multiply":
-            rows = (*rows, ("k", tile.k), ("c", tile.parts))
+            rows = (*rows, ("g", tile.g), ("k", tile.k), ("c", tile.parts))
         return replace(
             nest,
             spatial=(
@@ -115,7 +118,8 @@ def plan_of(nest: Nest) -> Plan:
     if kind not in STYLES or not {"rows", "cores"} <= spatial.keys():
         raise InternalError("a macro layer has no mapping of kind rtm-ap: run the pass map first")
     rows, cores = spatial["rows"], spatial["cores"]
-    tile = Tile(rows["n"], rows["p"], rows["q"], rows.get("k", 1), rows.get("c", 1))
+    channels = rows.get("g", 0), rows.get("k", 0), rows.get("c", 1)
+    tile = Tile(rows["n"], rows["p"], rows["q"], *channels)
     style = Style(
         chunk=nest.option("chunk", 1),
         share=bool(nest.option("share", 0)),
@@ -143,13 +147,9 @@ def position_tile(shape: ConvShape, most: int) -> Tile:
 
 def evened(tile: Tile, shape: ConvShape) -> Tile:
     """The smallest tile with as many steps in time."""
-    trips = tile.trips(shape)
-    return replace(
-        tile,
-        n=-(-shape.n // trips["n"]),
-        p=-(-shape.p // trips["p"]),
-        q=-(-shape.q // trips["q"]),
-    )
+    extents = dict(shape.dims)
+    sizes = {dim: -(-extents[dim] // trips) for dim, trips in tile.trips(shape).items()}
+    return replace(tile, **sizes)
 
 
 @dataclass(frozen=True, slots=True)

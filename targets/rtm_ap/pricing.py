@@ -1,0 +1,107 @@
+"""What column operations cost, without executing them: passes, cells, shifts, wear.
+
+    time    passes * (search + write) + writes * write + shifts * shift            [cycles]
+    energy  rows * (searched * search_pj + written * write_pj + moves * shift_pj)
+
+All but `written` and `changed` are exact; these two are expected values for independent uniform
+bits (`pass_tables.work`). `shifts` counts steps in time (columns move side by side), `moves` those
+of all tracks of a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import InternalError
+from cimc.targets.rtm_ap import isa, kernels
+from cimc.targets.rtm_ap_spec import Ap
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Counts per row, as instructions carry them."""
+
+    passes: int = 0
+    writes: int = 0
+    searched: int = 0
+    written: float = 0.0
+    changed: float = 0.0
+    shifts: int = 0
+    moves: int = 0
+
+    def __add__(self, other: Price) -> Price:
+        return Price(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Price)))
+
+    def times(self, count: int) -> Price:
+        """The same again and again."""
+        return Price(*(getattr(self, f.name) * count for f in fields(Price)))
+
+    def cycles(self, ap: Ap) -> int:
+        """Time on the arrays."""
+        searching = self.passes * (ap.search_cycles + ap.write_cycles)
+        return searching + self.writes * ap.write_cycles + self.shifts * ap.shift_cycles
+
+    def energy_pj(self, ap: Ap) -> float:
+        """Energy of one row."""
+        cells = self.searched * ap.search_pj + self.written * ap.write_pj
+        return cells + self.moves * ap.shift_pj
+
+
+class Pricer:
+    """Follows one group of arrays: how far each column is shifted, how often each cell changed."""
+
+    def __init__(self, ap: Ap) -> None:
+        self.ap = ap
+        self._work = kernels.packed_work()
+        self.head = np.zeros(ap.columns, np.int64)
+        self.wear: NDArray[np.float64] = np.zeros(ap.columns * ap.domains)
+
+    def code(self, code: isa.Code, slots: isa.Code) -> Price:
+        """Column operations that start with cleared carries."""
+        found = self._priced(code, slots)
+        carries = Price(writes=self.ap.carries, written=self.ap.carries, changed=0.0)
+        return found + carries
+
+    def touched(self, slots: isa.Code) -> Price:
+        """Bits of values written from outside, or read out, one column after the other."""
+        words = [isa.Word(isa.INTO, place, code >> 22).code for place, code in enumerate(slots)]
+        found = self._priced(np.array(words, np.uint32), slots)
+        bits = int((slots >> 22 & 0x3F).sum())
+        return Price(0, bits, 0, found.written, found.changed, found.shifts, found.moves)
+
+    def home(self) -> Price:
+        """All columns return to where they were at first."""
+        moved = np.abs(self.head)
+        self.head[:] = 0
+        return Price(shifts=int(moved.max()), moves=int(moved.sum()))
+
+    def _priced(self, code: isa.Code, slots: isa.Code) -> Price:
+        ap, memory = self.ap, np.array(kernels.FRESH)
+        totals = kernels.price_code(
+            code,
+            slots,
+            memory,
+            ap.columns,
+            ap.domains,
+            ap.carries,
+            ap.ports,
+            ap.shift_policy == "eager",
+            *self._work,
+            self.head,
+            self.wear,
+        )
+        if np.isnan(totals[0]):
+            raise InternalError("column operations that cannot be decoded")
+        passes, writes, searched, written, changed, shifts, moves = totals.tolist()
+        return Price(
+            int(passes),
+            int(writes),
+            int(searched),
+            round(written, 3),
+            round(changed, 3),
+            int(shifts),
+            int(moves),
+        )
