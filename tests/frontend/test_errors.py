@@ -30,9 +30,9 @@ def test_all_unsupported_nodes_are_named_at_once(model: Build) -> None:
     """Two operators of two kinds, and how many nodes are fine."""
     proto = model(
         "g (float[1,4,6,6] x, float[1,2,3,2] grid) => (float[1,4,3,2] z) "
-        "{ [sample] s = GridSample (x, grid) [r] r = Relu (s) "
-        "[odd] y = own.Strange (x) z = Add (r, y) }"
+        "{ s = GridSample (x, grid) r = Relu (s) y = own.Strange (x) z = Add (r, y) }"
     )
+    proto.graph.node[0].name, proto.graph.node[2].name = "sample", "odd"
     with pytest.raises(ImportFault) as caught:
         import_onnx(proto.SerializeToString())
     assert (caught.value.nodes, caught.value.supported) == (4, 2)
