@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cimc.errors import Fault, UsageError
+from cimc.frontend.versions import LOADABLE_IR, LOADABLE_OPSET, relabel
 from cimc.ir.evaluate import evaluate_op
 from cimc.ir.graph import Graph, Op, Value, constant_array, operands
 from cimc.ir.types import Array, Type
@@ -187,7 +188,8 @@ def _fill(
 class Reference:
     """An ONNX model run by onnxruntime, with as many of its inner tensors as asked for.
 
-    The model is not edited: tensors are added to its outputs in memory.
+    The model is not edited: in memory, tensors are added to its outputs, and version numbers are
+    lowered where that changes nothing.
     """
 
     def __init__(self, path: Path, tensors: Collection[str] = ()) -> None:
@@ -203,6 +205,10 @@ class Reference:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
             options.intra_op_num_threads = 1
+            # the newest onnx package writes version numbers that the newest onnxruntime refuses
+            newest = max((entry.version for entry in model.opset_import), default=0)
+            if model.ir_version > LOADABLE_IR or newest > LOADABLE_OPSET:
+                relabel(model)
             self._session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )

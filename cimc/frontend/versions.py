@@ -13,7 +13,8 @@ from onnx import ModelProto
 from cimc.frontend.functions import all_nodes
 from cimc.frontend.reader import STANDARD_DOMAINS
 
-IR_VERSION = 8  # has all that float models need; every onnxruntime since 1.10 loads it
+# what every onnxruntime since 1.20 loads; IR version 10 has the 4-bit types
+LOADABLE_OPSET, LOADABLE_IR = 21, 10
 
 
 def lowest_opset(model: ModelProto) -> int:
@@ -28,12 +29,12 @@ def lowest_opset(model: ModelProto) -> int:
     return max(versions, default=opset)
 
 
-def relabel(model: ModelProto, newest: int) -> None:
+def relabel(model: ModelProto, newest: int = LOADABLE_OPSET, newest_ir: int = LOADABLE_IR) -> None:
     """Lower the model's IR version and opset, in place, where that changes nothing.
 
     The opset becomes `newest`, or the lowest that means the same where even that is newer.
     """
-    model.ir_version = min(model.ir_version, IR_VERSION)
+    model.ir_version = min(model.ir_version, newest_ir)
     for entry in model.opset_import:
         if entry.domain in STANDARD_DOMAINS and entry.version > newest:
             entry.version = max(newest, lowest_opset(model))
