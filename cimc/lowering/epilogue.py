@@ -32,6 +32,7 @@ from cimc.ir.program import (
     Combine,
     Copy,
     Instr,
+    Item,
     Lookup,
     Rescale,
     View,
@@ -179,14 +180,17 @@ def epilogue(
     tables: str,
     loops: Mapping[str, int],
     landing: Mapping[str, View] | None = None,
+    ahead: list[Item] | None = None,
 ) -> tuple[Instr, ...]:
     """Instructions that finish one tile and write what other layers read.
 
     `bias` is added to the sums, one per channel; `scratch` and `tables` name the memories of
     intermediate tiles and of per-channel tables; `loops` gives the trip counts around the tile.
     `landing` has, by value, the tiles to write instead of whole tensors; nothing of them is cut.
+    `ahead` takes copies of other tensors' tiles to doubled scratch, which may run before the sums
+    are there.
     """
-    made = _Epilogue(builder, layer, tile, scratch, tables, loops, landing)
+    made = _Epilogue(builder, layer, tile, scratch, tables, loops, landing, ahead)
     made.sums(bias)
     for name in layer.ops[1:]:
         made.add(builder.producers[name])
@@ -205,11 +209,12 @@ class _Epilogue:
         tables: str,
         loops: Mapping[str, int],
         landing: Mapping[str, View] | None,
+        ahead: list[Item] | None,
     ) -> None:
         self.builder, self.layer, self.tile = builder, layer, tile
         self.scratch, self.tables = scratch, tables
         self.bounds = tile.bounds(loops)
-        self.landing = landing
+        self.landing, self.ahead = landing, ahead
         self.cut = self.bounds if landing is None else ()  # of what is written
         self.channels = 1 + tile.reach(tile.shape.channel, loops)
         self.shown = builder.outside(layer)
@@ -333,10 +338,14 @@ class _Epilogue:
             return self.channel_view(value.name, array, value.type.dtype)
         strides = self.strides_of(value)
         view = self.tile.view(self.builder.value(value), strides)
-        if not self.bounds:
+        if not self.bounds and self.ahead is None:
             return view
-        inner = self.local(value)
-        self.instrs.append(Copy(inner, view, read_bounds=self.bounds, layer=self.layer.name))
+        inner = self.local(value, slots=1 if self.ahead is None else 2)
+        fetched = Copy(inner, view, read_bounds=self.bounds, layer=self.layer.name)
+        if self.ahead is None:
+            self.instrs.append(fetched)
+        else:
+            self.ahead.append(fetched)
         return inner
 
     def strides_of(self, value: Value) -> tuple[int, ...]:
@@ -354,10 +363,11 @@ class _Epilogue:
             return self.landing[value.name]
         return self.tile.view(self.builder.value(value), _strides(self.tile.shape.result))
 
-    def local(self, value: Value) -> View:
+    def local(self, value: Value, slots: int = 1) -> View:
         """A new local tile of the value's element type."""
+        elements = math.prod(self.tile.extents)
         name = self.builder.local(
-            f"{value.name}.tile", self.scratch, value.type.dtype, math.prod(self.tile.extents)
+            f"{value.name}.tile", self.scratch, value.type.dtype, elements, slots
         )
         return self.tile.dense(name)
 

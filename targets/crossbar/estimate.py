@@ -22,7 +22,7 @@ from cimc.targets.crossbar.cost import Work, mvm_events, op_work, vector_cost
 from cimc.targets.crossbar.mapping import heavy_op, matrix_of, pass_cycles, places
 from cimc.targets.crossbar.plan import Plan, convert_cycles, plan_of, spec_of
 from cimc.targets.crossbar.rows import row_layers
-from cimc.targets.crossbar.sums import cores_of, finished, holders
+from cimc.targets.crossbar.sums import cores_of, holders
 
 
 def layer_estimate(layer: Layer, tiles: Tiles, target: Target) -> Cost:
@@ -101,11 +101,9 @@ def _events(layer: Layer, graph: Graph, target: Target) -> Iterator[tuple[str, i
     heavy = heavy_op(layer, producers)
     x = heavy.x if isinstance(heavy, Conv) else heavy.a
     bits = (plan.input_bits, plan.signed)
-    tiles = 0  # of the epilogue, for one position of each copy
     for _, slices in itertools.groupby(placed, key=lambda place: place.copy):
         cores = cores_of(slices, spec.array.per_core)
         held = holders(cores)
-        tiles += len(finished(held))
         for block, inside in held.items():
             yield "link.bits", (len(inside) - 1) * block.channels * 32 * share
             additions = (len(list(plan.slices(block))) - 1) * block.channels * share
@@ -123,18 +121,17 @@ def _events(layer: Layer, graph: Graph, target: Target) -> Iterator[tuple[str, i
         yield f"{outer}.read_bits", fetched
         yield "bus.bits", fetched
         yield f"{inputs}.write_bits", fetched
-    yield from _epilogue_events(layer, graph, producers, (outer, sums), tiles * share)
+    yield from _epilogue_events(layer, graph, producers, outer, sums)
 
 
 def _epilogue_events(
     layer: Layer,
     graph: Graph,
     producers: dict[str, Op],
-    memories: tuple[str, str],
-    tiles: int,
+    outer: str,
+    sums: str,
 ) -> Iterator[tuple[str, int]]:
     """Events of the ops after the heavy one, which see each element of the result once."""
-    outer, sums = memories
     users, results = graph.users(), {value.name for value in graph.outputs}
     inside = frozenset(layer.ops)
     elements = producers[layer.name].out.type.elements
@@ -144,9 +141,10 @@ def _epilogue_events(
         if value.name in inside:
             yield f"{sums}.read_bits", elements * bits
         elif producers[value.name].mnemonic != "constant" or value.type.elements == elements:
-            count = elements if value.type.elements > 1 else tiles
-            yield f"{outer}.read_bits", count * bits
-            yield "bus.bits", count * bits
+            yield f"{outer}.read_bits", elements * bits  # fetched ahead, then read where it lies
+            yield "bus.bits", elements * bits
+            yield f"{sums}.write_bits", elements * bits
+            yield f"{sums}.read_bits", elements * bits
 
     def write(value: Value, memory: str) -> Iterator[tuple[str, int]]:
         bits = elements * bits_of(value.type.dtype)

@@ -53,7 +53,7 @@ from cimc.targets.crossbar.mapping import Place, heavy_op, matrix_of, places
 from cimc.targets.crossbar.plan import Block, Plan, plan_of, spec_of
 from cimc.targets.crossbar.residence import fitted
 from cimc.targets.crossbar.rows import row_layers, row_stream
-from cimc.targets.crossbar.sums import Share, cores_of, finished, holders, shares
+from cimc.targets.crossbar.sums import Share, alone, cores_of, holders, transfers
 
 HOST = "host"  # weights come from outside the chip, once
 
@@ -123,7 +123,7 @@ class _MacroLayer:
             by_copy[place.copy].append(place)
         # Step by step for all copies: units serve in program order, and one copy's later steps
         # must not hold up the other copies' earlier ones.
-        steps: tuple[list[Item], ...] = ([], [], [], [])
+        steps: tuple[list[Item], ...] = ([], [], [], [], [])
         for copy, found in by_copy.items():
             for step, items in zip(steps, self._copy(copy, found), strict=True):
                 step += items
@@ -133,10 +133,15 @@ class _MacroLayer:
         return Stream(self.layer.name, self._loops(body))
 
     def _copy(self, copy: int, slices: list[Place]) -> tuple[list[Item], ...]:
-        """One output position: products, sums within cores, sums across cores, epilogue."""
+        """One output position: products, fetches, sums in cores and across cores, epilogue."""
         at, name = self._position(copy), self.layer.name
         cores = cores_of(slices, self.spec.array.per_core)
-        sums = {core: self._sums_of(core, list(blocks)) for core, blocks in cores.items()}
+        sums = {
+            core: self._sums_of(
+                core, min(b.channel for b in blocks), sum(b.channels for b in blocks)
+            )
+            for core, blocks in cores.items()
+        }
         products: list[Item] = []
         inner: list[Item] = []
         for core, blocks in cores.items():
@@ -144,17 +149,20 @@ class _MacroLayer:
                 products += self._products(at, core, found, sums[core], inner)
         held = holders(cores)
         across: list[Item] = []
+        ready = {share: sums[share.core] for share in alone(held)}
         for block, inside in held.items():
-            for share in shares(block, inside):
-                own = sums[share.core].view(share.channel, share.channels)
-                for core in inside:
-                    if core != share.core:
-                        other = sums[core].view(share.channel, share.channels)
-                        across.append(Accumulate(own, own, other, layer=name))
+            for share, core in transfers(block, inside):
+                other = sums[core].view(share.channel, share.channels)
+                own = ready.get(share, sums[share.core]).view(share.channel, share.channels)
+                if share not in ready:
+                    ready[share] = self._sums_of(share.core, share.channel, share.channels)
+                total = ready[share].view(share.channel, share.channels)
+                across.append(Accumulate(total, own, other, layer=name))
+        ahead: list[Item] = []
         last: list[Item] = []
-        for share in finished(held):
-            last += self._epilogue(at, share, sums[share.core])
-        return products, inner, across, last
+        for share, held_sums in ready.items():
+            last += self._epilogue(at, share, held_sums, ahead)
+        return products, ahead, inner, across, last
 
     def _loops(self, body: list[Item]) -> tuple[Item, ...]:
         shown = sorted(self.builder.outside(self.layer))
@@ -298,14 +306,16 @@ class _MacroLayer:
 
     # --- results ---
 
-    def _sums_of(self, core: int, blocks: list[Block]) -> _Sums:
-        """A buffer for the sums of adjacent blocks."""
-        channels = sum(block.channels for block in blocks)
+    def _sums_of(self, core: int, channel: int, channels: int) -> _Sums:
+        """A buffer for sums in a core."""
         memory = f"core{core}.{self.sums}"
         name = self.builder.local(f"{self.layer.name}.sum", memory, "i32", channels, self._slots)
-        return _Sums(name, blocks[0].channel)
+        return _Sums(name, channel)
 
-    def _epilogue(self, at: _Position, share: Share, sums: _Sums) -> tuple[Instr, ...]:
+    def _epilogue(
+        self, at: _Position, share: Share, sums: _Sums, ahead: list[Item]
+    ) -> tuple[Instr, ...]:
+        """From sums to results; other operands are fetched `ahead`, while arrays work."""
         first = ("k", Affine(share.channel))
         tile = OutTile(
             self.shape,
@@ -323,6 +333,7 @@ class _MacroLayer:
             scratch=f"{core}.{self.sums}",
             tables=f"{core}.tables",
             loops=self.trips,
+            ahead=ahead,
         )
 
     @property

@@ -1,13 +1,13 @@
 """Where the sums of a block's slices come together.
 
 Each core first adds its own slices. If a block lies in several cores, each of the first few then
-owns a share of the channels: it fetches the others' sums of that share, so that the transfers use
-all their network ports at once.
+owns a share of the channels: it adds the others' sums of that share in a buffer of its own, so that
+transfers use all network ports at once and nobody waits for a sum to be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cimc.targets.crossbar.mapping import Place
@@ -53,14 +53,23 @@ def shares(block: Block, cores: list[int]) -> list[Share]:
     ]
 
 
-def finished(held: Mapping[Block, list[int]]) -> list[Share]:
-    """What each core finishes, adjacent shares of one core together."""
+def transfers(block: Block, cores: list[int]) -> Iterator[tuple[Share, int]]:
+    """Which share's owner fetches from which core, in rounds in which each fetches from another."""
+    owned = shares(block, cores)
+    for step in range(1, len(cores)):
+        for number, share in enumerate(owned):
+            yield share, cores[(number + step) % len(cores)]
+
+
+def alone(held: Mapping[Block, list[int]]) -> list[Share]:
+    """Blocks that lie in one core, adjacent ones of a core together."""
     found: list[Share] = []
     for block, cores in held.items():
-        for share in shares(block, cores):
-            last = found[-1] if found else None
-            if last and last.core == share.core and last.channel + last.channels == share.channel:
-                found[-1] = Share(last.core, last.channel, last.channels + share.channels)
-            else:
-                found.append(share)
+        if len(cores) > 1:
+            continue
+        last = found[-1] if found else None
+        if last and last.core == cores[0] and last.channel + last.channels == block.channel:
+            found[-1] = Share(last.core, last.channel, last.channels + block.channels)
+        else:
+            found.append(Share(cores[0], block.channel, block.channels))
     return found
