@@ -75,6 +75,11 @@ OLD_FORMS = {
         "{ y = AveragePool <kernel_shape=[3,3], strides=[2,2], ceil_mode=1, count_include_pad=1, "
         "pads=[0,0,0,0]> (x) }",
     ),
+    "group norm per group": (
+        18,
+        f"g ({X}) => (float[1,4,6,6] y) <float[2] s = {{1.5, 2.0}}, float[2] b = {{0.5, 0.1}}> "
+        "{ y = GroupNormalization <num_groups=2> (x, s, b) }",
+    ),
     "matmul of vectors": (
         13,
         "g (float[5] x, float[5,3] w) => (float[3] y) { y = MatMul (x, w) }",

@@ -83,7 +83,7 @@ def support_table() -> tuple[Support, ...]:
             history = histories.get(op_type)
             if history is None:
                 continue  # an operator newer than the installed onnx package
-            since = max(since, min(s.since_version for s in history if not s.deprecated))
+            since = max(since, min(schema.since_version for schema in history))
             last = max(history, key=lambda schema: schema.since_version)
             until = last.since_version - 1 if last.deprecated else newest
         rows.append(Support(domain, op_type, since, until, lowering.note))
