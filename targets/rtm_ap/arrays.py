@@ -69,28 +69,26 @@ class Arrays(Protocol):
 
 @dataclass
 class PlainArrays:
-    """The specification."""
+    """The specification: the rows of a cell are the bits of one Python integer."""
 
     span: Span
     counts: Counts = field(default_factory=Counts)
+    cells: dict[isa.Cell, int] = field(default_factory=dict)  # those that hold a value
 
     def __post_init__(self) -> None:
-        shape = (self.span.columns, self.span.domains)
-        self.bits: Bools = np.zeros((*shape, self.span.lines), np.bool_)
-        self.valid: Bools = np.zeros(shape, np.bool_)
+        self.every = (1 << self.span.lines) - 1
 
     def forget(self) -> None:
         """No cell holds a value."""
-        self.valid[:] = False
+        self.cells.clear()
 
     def store(self, slots: isa.Code, values: Ints) -> None:
         """Bit by bit."""
         for place, code in enumerate(slots.tolist()):
             slot = isa.slot_of(code)
             for bit in range(slot.bits):
-                cell = slot.cell(bit)
-                self.bits[cell] = values[place] >> bit & 1
-                self.valid[cell] = True
+                rows = np.packbits((values[place] >> bit & 1).astype(np.bool_), bitorder="little")
+                self.cells[slot.cell(bit)] = int.from_bytes(rows.tobytes(), "little")
 
     def fetch(self, slots: isa.Code) -> Ints:
         """Bit by bit."""
@@ -98,50 +96,56 @@ class PlainArrays:
         for place, code in enumerate(slots.tolist()):
             slot = isa.slot_of(code)
             for bit in range(slot.bits):
-                cell = slot.cell(bit)
-                if not self.valid[cell]:
-                    raise _unwritten("read-out", cell)
-                values[place] |= self.bits[cell].astype(np.int64) << bit
+                rows = self._read("read-out", slot.cell(bit))
+                packed = np.frombuffer(rows.to_bytes(self.span.lines // 8, "little"), np.uint8)
+                values[place] |= np.unpackbits(packed, bitorder="little").astype(np.int64) << bit
         return values
 
     def run(self, code: isa.Code, slots: isa.Code, carries: int) -> None:
-        """Every step of every word: a search over all rows, then a write into those tagged."""
+        """Every step of every word: a search of all rows, then a write into those tagged."""
         controller = isa.Controller(slots, self.span.columns, carries)
         for cell in controller.carries:
-            self._write(cell, np.ones(self.span.lines, np.bool_), False)
+            self._write(cell, self.every, False)
         for word in code.tolist():
             for step in controller.steps(word):
                 self._step(step, str(isa.word_of(word)))
 
     def _step(self, step: isa.Step, word: str) -> None:
-        every = np.ones(self.span.lines, np.bool_)
         if step.table == isa.FORGET:
-            self.valid[step.a] = False
-        elif step.table in (isa.WRITE_0, isa.WRITE_1):
-            self._write(step.r, every, step.table == isa.WRITE_1)
-        else:
-            cells = (step.a, step.b, step.c, step.r)
-            for place, cell in enumerate(cells):
-                if cell[0] >= 0 and not self.valid[cell]:
-                    raise _unwritten(word, cell)
-                if any(0 <= cell[0] == other[0] and cell != other for other in cells[:place]):
-                    raise _clashing(word)
-            for pass_ in TABLES[NAMES[step.table]].passes:
-                tagged = every
-                for role, key in enumerate(pass_.search):
-                    if key != "-":
-                        wanted = (key == "1") != bool(step.invert >> role & 1)
-                        tagged = tagged & (self.bits[cells[role]] == wanted)
-                        self.counts.searched += self.span.lines
-                for role, key in enumerate(pass_.write):
-                    if key != "-":
-                        self._write(cells[role], tagged, key == "1")
+            self.cells.pop(step.a, None)
+            return
+        if step.table in (isa.WRITE_0, isa.WRITE_1):
+            self._write(step.r, self.every, step.table == isa.WRITE_1)
+            return
+        cells = (step.a, step.b, step.c, step.r)
+        used = [cell for cell in cells if cell[0] >= 0]
+        if len({column for column, _ in used}) < len(set(used)):
+            raise _clashing(word)
+        for cell in used:
+            self._read(word, cell)
+        for one in TABLES[NAMES[step.table]].passes:
+            tagged = self.every
+            for role, key in enumerate(one.search):
+                if key != "-":
+                    rows = self.cells[cells[role]]
+                    wanted = (key == "1") != bool(step.invert >> role & 1)
+                    tagged &= rows if wanted else ~rows
+                    self.counts.searched += self.span.lines
+            for role, key in enumerate(one.write):
+                if key != "-":
+                    self._write(cells[role], tagged, key == "1")
 
-    def _write(self, cell: isa.Cell, tagged: Bools, bit: bool) -> None:
-        self.counts.written += int(tagged.sum())
-        self.counts.changed += int((tagged & (self.bits[cell] != bit)).sum())
-        self.bits[cell] = np.where(tagged, bit, self.bits[cell])
-        self.valid[cell] = True
+    def _read(self, word: str, cell: isa.Cell) -> int:
+        if cell not in self.cells:
+            raise _unwritten(word, cell)
+        return self.cells[cell]
+
+    def _write(self, cell: isa.Cell, tagged: int, bit: bool) -> None:
+        before = self.cells.get(cell, 0)
+        after = before | tagged if bit else before & ~tagged
+        self.counts.written += tagged.bit_count()
+        self.counts.changed += (before ^ after).bit_count()
+        self.cells[cell] = after
 
 
 @dataclass

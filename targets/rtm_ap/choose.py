@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cimc.errors import InternalError
 from cimc.ir.tiles import Layer, Tiles
 from cimc.kind import Options
+from cimc.passes._signed_sums import signed_sums
 from cimc.target import Target
 from cimc.targets.rtm_ap import emit_kernels as kernels
 from cimc.targets.rtm_ap.codegen import Part, Style, chunk_of, demand_of, part_of
@@ -38,7 +39,7 @@ from cimc.targets.rtm_ap.regions import CHOICES, regions
 from cimc.targets.rtm_ap.work import Work, spec_of, work_of
 
 Ints = NDArray[np.int64]
-_MOST_TERMS = 1 << 17  # of a chunk: sharing takes time that grows faster than its terms
+_MOST_PAIRS = 1 << 21  # of terms in the sums of a chunk: what sharing takes time for
 _PRODUCTS = 64  # of a row at a time: loading costs the same, code grows
 _CHUNKS = {0: (), 1: (36,), 2: (18, 36, 72, 144), 3: (9, 18, 36, 72, 144, 288)}  # inputs, by level
 _LAYOUTS = {0: CHOICES[:1], 1: CHOICES[:1], 2: (CHOICES[0], CHOICES[3]), 3: CHOICES}
@@ -197,8 +198,10 @@ class Chooser:
         at = first * shape.c + middle
         piece = Piece(begin, end, at, min(at + step, last * shape.c))
         weights = block(self.work, piece)
-        if style.share and np.count_nonzero(weights) > _MOST_TERMS:
-            return
+        if style.share and step > 1:
+            lengths = np.diff(signed_sums(weights).start)
+            if (lengths * lengths).sum() > 2 * _MOST_PAIRS:
+                return
         price = self._chunk_price(weights, piece, style)
         if price is None:
             return
