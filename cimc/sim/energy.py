@@ -18,6 +18,7 @@ from cimc.errors import Fault, UsageError, raise_if
 from cimc.ir.program import Program
 from cimc.kind import Kind, Price, load_kind
 from cimc.sim.simulate_plan import Plan, Step, plan_setup, plan_streams
+from cimc.sim.units import core_of_unit
 from cimc.target import Target
 
 STATIC = "leakage"  # the component of static energy
@@ -157,12 +158,6 @@ def _counts(plan: Plan) -> dict[_Key, int]:
 def core_of_step(step: Step) -> str:
     """The core that an instruction runs on, "" where it holds no core's unit."""
     return next(filter(None, (core_of_unit(unit) for unit, _ in step.cost.holds)), "")
-
-
-def core_of_unit(unit: str) -> str:
-    """The core of a unit, as of a memory: "core3.ib.read" -> "core3"; "" for a shared one."""
-    first = unit.partition(".")[0]
-    return first if first.startswith("core") and first[4:].isdigit() else ""
 
 
 def _totals(counts: Mapping[_Key, int]) -> dict[str, int]:
