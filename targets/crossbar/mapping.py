@@ -26,7 +26,7 @@ from cimc.lowering import ConvShape, weight_matrix
 from cimc.target import Target
 from cimc.targets.crossbar.plan import Block, Plan, mvm_cycles, plan_of, spec_of
 
-INSTRUCTIONS = 8_000  # copies may not blow a program up beyond this
+INSTRUCTIONS = 12_000  # copies may not blow a program up beyond this
 
 
 @dataclass(frozen=True, slots=True)
