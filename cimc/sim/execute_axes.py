@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from cimc.sim.execute_codes import MOST_POSITIONS
+
 Dims = tuple[tuple[int, int], ...]  # (extent, stride) of each axis of a view
 Rows = tuple[tuple[int, tuple[int, ...]], ...]  # extent and strides of common axes
 
@@ -44,7 +46,7 @@ def common(views: tuple[Dims | None, ...], bounds: tuple[tuple[int, ...], ...]) 
 
     Axes of extent 1 go; neighbours that step together become one.
 
-    raises  Unencodable for views with other extents than the first, or without elements
+    raises  Unencodable for views with other extents than the first, none or too many
     """
     extents = tuple(extent for extent, _ in next(dims for dims in views if dims is not None))
     columns = []
@@ -64,6 +66,8 @@ def common(views: tuple[Dims | None, ...], bounds: tuple[tuple[int, ...], ...]) 
             rows[-1] = (rows[-1][0] * extent, strides)
         else:
             rows.append((extent, strides))
+    if len(rows) >= MOST_POSITIONS:
+        raise Unencodable
     return tuple(rows) or ((1, (0,) * len(columns)),)
 
 
@@ -108,7 +112,7 @@ def product_rows(acc: Dims, x: Dims, w: Dims) -> Rows:
 def copy_rows(dst: Dims, src: Dims, bounds: tuple[tuple[int, ...], ...]) -> Rows:
     """The axes of a copy; the innermost reads along the source where that spares cache misses."""
     rows = list(common((dst, src), bounds))
-    if abs(rows[-1][1][1]) >= _LINE:
+    if abs(rows[-1][1][1]) >= _LINE and is_once(dst):
         along = [row for row in rows if abs(row[1][1]) == 1 and row[0] >= _RUN]
         if along:
             rows.remove(along[0])

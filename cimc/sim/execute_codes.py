@@ -54,6 +54,10 @@ READY, BLOCKED, FINISHED = range(3)
 # element types that kernels compute with
 I8, U8, I16, U16, I32, U32, F32 = range(7)
 
+# how two views lie to each other: APART never share a cell, SAME_AXES are one view if they begin
+# at one place (element by element then reads before it writes)
+UNKNOWN, SAME_AXES, APART = range(3)
+
 # functions of COMBINE
 ADD, SUB, MUL, MAX, MIN, FUSED_ADD, FUSED_MUL = range(7)
 

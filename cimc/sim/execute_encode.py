@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cimc.ir.program import Affine, Bound, ConverterMvm, Instr, Item, Loop, Program, View
 from cimc.sim import execute_codes as codes
-from cimc.sim.execute_axes import Unencodable, ends
+from cimc.sim.execute_axes import Unencodable, ends, is_once
 from cimc.sim.machine import Layout, Place
 
 WHEN = {
@@ -174,9 +174,24 @@ class Encoder:
         place = self.place(view)
         return [place.first, place.first + place.buffer.elements]
 
-    def element_ends(self, view: View, other: View) -> list[int]:
-        """Ends of two views in elements from their first, and whether they have the same axes."""
-        return [*ends(view.dims), *ends(other.dims), int(view.dims == other.dims)]
+    def byte_ends(self, view: View, dst: View | None = None) -> list[int]:
+        """Width, low and high end in bytes from the first element, how it lies to `dst`."""
+        width = self.place(view).width
+        low, high = ends(view.dims)
+        relation = codes.UNKNOWN if dst is None else self.relation(dst, view)
+        return [width, low * width, high * width + width - 1, relation]
+
+    def element_ends(self, dst: View, src: View) -> list[int]:
+        """Ends of two views in elements from their first, and how they lie to each other."""
+        return [*ends(dst.dims), *ends(src.dims), self.relation(dst, src)]
+
+    def relation(self, dst: View, src: View) -> int:
+        """What is known of two views before their positions are: apart, or one if at one place."""
+        one, two = self.place(dst), self.place(src)
+        if one.end <= two.start or two.end <= one.start:
+            return codes.APART
+        same = src.dims == dst.dims and one.width == two.width and is_once(dst.dims)
+        return codes.SAME_AXES if same else codes.UNKNOWN
 
     def body(self, positions: list[list[int]], payload: list[int]) -> None:
         """Positions and payload after the header."""
@@ -186,13 +201,6 @@ class Encoder:
         for position in positions:
             self.code += position
         self.code += payload
-
-    def byte_ends(self, view: View, other: View | None = None) -> list[int]:
-        """Width, low and high end in bytes from the first element, whether `other` is the same."""
-        width = self.place(view).width
-        low, high = ends(view.dims)
-        same = other is not None and other.dims == view.dims and self.place(other).width == width
-        return [width, low * width, high * width + width - 1, int(same)]
 
 
 def encode(

@@ -32,11 +32,9 @@ from cimc.ir.program import (
 from cimc.ir.types import int_range, is_integer
 from cimc.sim import execute_codes as codes
 from cimc.sim.execute_axes import (
-    Dims,
     Unencodable,
     common,
     copy_rows,
-    ends,
     is_once,
     own,
     product_rows,
@@ -85,11 +83,10 @@ def _(form: Wait, to: Encoder, instr: Instr) -> None:
 @_form.register
 def _(form: Copy, to: Encoder, instr: Instr) -> None:
     dtype, width = to.dtype(form.dst), to.place(form.dst).width
-    _once(form.dst.dims)
-    if dtype != to.dtype(form.src):
-        raise Unencodable
     bounds = [*form.read_bounds, *form.write_bounds]
     rows = copy_rows(form.dst.dims, form.src.dims, tuple(bound.steps for bound in bounds))
+    if dtype != to.dtype(form.src) or rows[-1][1][0] == 0 < rows[-1][0] - 1:
+        raise Unencodable
     to.header(codes.COPY, instr, form.dst)
     positions = [
         to.position(form.dst, free=bool(form.write_bounds)),
@@ -114,7 +111,6 @@ def _(form: Copy, to: Encoder, instr: Instr) -> None:
 
 @_form.register
 def _(form: Fill, to: Encoder, instr: Instr) -> None:
-    _once(form.dst.dims)
     value = _bits(form.value, to.dtype(form.dst))
     rows = common((form.dst.dims,), ())
     to.header(codes.FILL, instr, form.dst)
@@ -124,7 +120,6 @@ def _(form: Fill, to: Encoder, instr: Instr) -> None:
 
 @_form.register
 def _(form: Patch, to: Encoder, instr: Instr) -> None:
-    _once(form.dst.dims)
     dtype, width = to.dtype(form.dst), to.place(form.dst).width
     (count, to_stride), (elements, stride) = form.dst.dims[0], form.src.dims[0]
     fits = elements >= form.shape[0] * form.shape[1] * form.shape[2]
@@ -139,7 +134,7 @@ def _(form: Patch, to: Encoder, instr: Instr) -> None:
         to.affine(form.column),
     ]
     shape = [count, to_stride, stride, *form.shape, *form.kernel, *form.dilation]
-    apart = [*ends(form.dst.dims), *ends(form.src.dims), 0]
+    apart = to.element_ends(form.dst, form.src)
     to.body(positions, [*shape, _bits(form.fill, dtype), *apart])
 
 
@@ -153,7 +148,8 @@ def _(form: Mvm, to: Encoder, instr: Instr) -> None:
 def _mvm_payload(form: Mvm, to: Encoder) -> list[int]:
     views = (form.acc, form.x, form.w)
     _need(to, form.acc, "i32")
-    _once(tuple(dim for dim in form.acc.dims if dim[1]))
+    if not is_once(tuple(dim for dim in form.acc.dims if dim[1])):
+        raise Unencodable
     kinds = [to.kind(form.x), to.kind(form.w)]
     rows = product_rows(form.acc.dims, form.x.dims, form.w.dims)
     reach = [end for view in views for end in to.byte_ends(view)[1:3]]
@@ -166,7 +162,6 @@ def _(form: Accumulate, to: Encoder, instr: Instr) -> None:
     views = (form.dst, form.a, form.b)
     for view in views:
         _need(to, view, "i32")
-    _once(form.dst.dims)
     rows = common(tuple(view.dims for view in views), ())
     to.header(codes.ACCUMULATE, instr, form.dst)
     apart = [to.element_ends(form.dst, view) for view in (form.a, form.b)]
@@ -235,7 +230,6 @@ def _elementwise(
     dst = views[0]
     if dst is None:
         raise Unencodable
-    _once(dst.dims)
     moving = (
         None if view is None or number == still else view.dims for number, view in enumerate(views)
     )
@@ -245,7 +239,7 @@ def _elementwise(
     apart = to.byte_ends(dst)
     for view in views[1:]:
         positions.append(to.affine(Affine()) if view is None else to.position(view))
-        apart += [1, _FREE, _FREE, 0] if view is None else to.byte_ends(view, dst)
+        apart += [1, 0, 0, codes.APART] if view is None else to.byte_ends(view, dst)
     limits = [bound.limit for bound in bounds]
     to.body(
         [*positions, *to.coordinates(bounds)],
@@ -296,11 +290,6 @@ def sends_all(steps: tuple[tuple[int, int, int], ...], dtype: str) -> bool:
     for factor, bottom, width in steps:
         sent += factor * ((x >> bottom) & ((1 << width) - 1))
     return bool((sent == x).all())
-
-
-def _once(dims: Dims) -> None:
-    if not is_once(dims):
-        raise Unencodable
 
 
 def _need(to: Encoder, view: View | None, dtype: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cimc import jit
 from cimc.sim import execute_codes as codes
-from cimc.sim.execute_codes import Bytes, Ints
+from cimc.sim.execute_codes import APART, SAME_AXES, Bytes, Ints
 
 njit = jit.compiler(__file__, codes.__file__, inner=True)
 
@@ -119,9 +119,9 @@ def fill_run(
 
 @njit
 def apart(code: Ints, at: int, pos: Ints) -> bool:
-    """Whether dst and src are one view or share no cell: ends of both, `same view`."""
+    """Whether dst and src are one view or share no cell: ends of both, how they lie."""
     dst, src = pos[0], pos[1]
-    if code[at + 4] and dst == src:
+    if code[at + 4] == APART or (code[at + 4] == SAME_AXES and dst == src):
         return True
     below = dst + code[at + 1] < src + code[at + 2]
     above = src + code[at + 3] < dst + code[at]

@@ -15,11 +15,13 @@ from cimc.sim import execute_moves as moves
 from cimc.sim import execute_sums as sums
 from cimc.sim.execute_codes import (
     ADD,
+    APART,
     FUSED_ADD,
     FUSED_MUL,
     MARK32,
     MAX,
     MUL,
+    SAME_AXES,
     SUB,
     Cells,
     Int,
@@ -62,13 +64,13 @@ def store(kind: int, e: int, value: Int, cells: Cells) -> None:
 def separate(code: Ints, at: int, pos: Ints, n: int) -> bool:
     """Whether the first view shares no byte with the n-1 others, or is the same view as they.
 
-    (width, low end, high end in bytes, same view as the first) * n
+    (width, low end, high end in bytes, how it lies to the first) * n
     """
     first = pos[0] * code[at]
     for k in range(1, n):
         here = at + 4 * k
         start = pos[k] * code[here]
-        if code[here + 3] and start == first:
+        if code[here + 3] == APART or (code[here + 3] == SAME_AXES and start == first):
             continue
         begins = start + code[here + 1] <= first + code[at + 2]
         if begins and first + code[at + 1] <= start + code[here + 2]:
