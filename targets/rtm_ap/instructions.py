@@ -72,7 +72,7 @@ class ApLoad(Instr):
         """Where the values go."""
         levels = -(-self.values // self.banks)
         stack = Stack(self.column, self.bits, self.layout, self.banks, levels)
-        return isa.slot_table([stack.slot(place) for place in range(self.values)])
+        return stack.table(self.values)
 
     def execute(self, machine: Machine, loops: Mapping[str, int]) -> None:
         """Read, transpose, write bit by bit."""

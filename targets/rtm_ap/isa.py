@@ -70,6 +70,17 @@ class Slot:
         return f"{self.column}.{self.domain}..{last[0]}.{last[1]}"
 
 
+BITS_AT, WIDTH_AT, SLOT_AT = 22, 5, 18  # where entries hold the width, words width and slot
+
+
+def slot_codes(
+    columns: NDArray[np.int64], domains: NDArray[np.int64], layout: int, bits: int
+) -> Code:
+    """Table entries of many slots at once."""
+    found = columns | domains << 12 | layout << 20 | bits << BITS_AT
+    return np.asarray(found, np.int64).astype(np.uint32)
+
+
 def slot_of(code: int) -> Slot:
     """A table entry as a slot."""
     return Slot(code & 0xFFF, code >> 12 & 0xFF, code >> 20 & 3, code >> 22 & 0x3F)

@@ -6,6 +6,8 @@ are rows of integers: table, cell of A, B, C, R (-1: none), invert, cycle.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,6 +49,7 @@ FRESH = (0, -1, -1, 0)
 NO_DST, NO_HELD, BAD_OPCODE, CLASH = -1, -2, -3, -4  # why a word cannot run
 
 
+@cache
 def packed_tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Passes per table; search and write keys [table, pass, role] with 2 for none."""
     codes = {"0": 0, "1": 1, "-": 2}
@@ -60,6 +63,7 @@ def packed_tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.in
     return counts, keys[0], keys[1]
 
 
+@cache
 def packed_work() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Per table (passes, searched cells), and (written, changed in A, B, C, R) per row."""
     found = [work(table) for table in TABLES.values()]

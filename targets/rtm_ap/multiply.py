@@ -117,8 +117,8 @@ class Room:
 
     def slots(self, count: int) -> isa.Code:
         """The sum, then inputs, then weights."""
-        stacks = [stack.slot(place) for stack in (self.x, self.w) for place in range(count)]
-        return isa.slot_table([self.sum, *stacks])
+        first = isa.slot_table([self.sum])
+        return np.concatenate([first, self.x.table(count), self.w.table(count)])
 
 
 def room_for(held: Operands, values: int, geometry: Geometry) -> Room | None:

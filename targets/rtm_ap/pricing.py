@@ -67,9 +67,9 @@ class Pricer:
 
     def touched(self, slots: isa.Code) -> Price:
         """Bits of values written from outside, or read out, one column after the other."""
-        words = [isa.Word(isa.INTO, place, code >> 22).code for place, code in enumerate(slots)]
-        found = self._priced(np.array(words, np.uint32), slots)
-        bits = int((slots >> 22 & 0x3F).sum())
+        widths = slots >> isa.BITS_AT
+        words = isa.INTO | widths << isa.WIDTH_AT | np.arange(len(slots)) << isa.SLOT_AT
+        found, bits = self._priced(words.astype(np.uint32), slots), int(widths.sum())
         return Price(0, bits, 0, found.written, found.changed, found.shifts, found.moves)
 
     def home(self) -> Price:

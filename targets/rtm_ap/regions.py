@@ -53,12 +53,27 @@ class Stack:
         """The column after the last one."""
         return self.column + self.banks * self.width
 
-    def slot(self, place: int, bits: int | None = None) -> Slot:
+    @property
+    def places(self) -> int:
+        """Values that find room."""
+        return self.banks * self.levels
+
+    @property
+    def pitch(self) -> int:
+        """Domains from one value to the next."""
+        return 1 if self.layout == ACROSS else self.bits
+
+    def slot(self, place: int) -> Slot:
         """Place number p is bank p % banks, level p // banks."""
         level, bank = divmod(place, self.banks)
-        pitch = 1 if self.layout == ACROSS else self.bits
+        return Slot(self.column + bank * self.width, level * self.pitch, self.layout, self.bits)
+
+    def table(self, count: int, bits: int | None = None) -> isa.Code:
+        """The first `count` slots as table entries, with another width if one is given."""
+        level, bank = np.divmod(np.arange(count), max(1, self.banks))
         width = self.bits if bits is None else bits
-        return Slot(self.column + bank * self.width, level * pitch, self.layout, width)
+        columns, domains = self.column + bank * self.width, level * self.pitch
+        return isa.slot_codes(columns, domains, self.layout, width)
 
 
 def stacked(place: int, column: int, bits: int, domains: int) -> Slot:
@@ -110,12 +125,17 @@ class Regions:
 
     def slots(self) -> isa.Code:
         """The slot table: inputs, local sum by width, accumulators, temporaries by place and width."""
-        found = [self.inputs.slot(place) for place in range(self.chunk)]
-        found += [Slot(self.local, 0, ACROSS, bits + 1) for bits in range(self.local_bits)]
+        found = [Slot(self.local, 0, ACROSS, bits + 1) for bits in range(self.local_bits)]
         found += [self.acc(row) for row in range(self.rows)]
-        for place in range(self.temps.banks * self.temps.levels):
-            found += [self.temps.slot(place, bits + 1) for bits in range(self.temps.bits)]
-        return isa.slot_table(found)
+        widths = np.tile(np.arange(1, self.temps.bits + 1), self.temps.places)
+        return np.concatenate(
+            [
+                self.inputs.table(self.chunk),
+                isa.slot_table(found),
+                np.repeat(self.temps.table(self.temps.places, 0), self.temps.bits)
+                | (widths << isa.BITS_AT).astype(np.uint32),
+            ]
+        )
 
     def places(self) -> Places:
         """The slot numbers for code generation."""
