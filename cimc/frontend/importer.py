@@ -250,6 +250,7 @@ class _Walk:
                 code=codes.OPERATOR,
             )
         lowering.function(site)
+        site.refuse_unknown_attributes()
         for op in site.ops:
             self._refuse_raw(site, op)
             for fault in type_faults(op):

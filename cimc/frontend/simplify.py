@@ -3,7 +3,7 @@
 before   %s = softmax %x    %n = unary %s {fn="is_nan"}    %y = where %n, 0, %s
 after    %s = softmax %x, standing for all three nodes; users of %y read %s
 
-The guard is for rows that a mask closes completely; a row with one finite element never needs it.
+The guard is for rows that a mask closes completely; our softmax gives zeros there by itself.
 """
 
 from __future__ import annotations

@@ -70,11 +70,13 @@ class Dequantize(Op):
 class Requant(Op):
     """Bring an exact sum back to few bits, channel by channel along `axis`.
 
-        round "float":  out = clip(rint(f32(x) * multiplier) + zero, low, high)
-        round "fixed":  out = clip(((x * multiplier + 2**(shift-1)) >> shift) + zero, low, high)
+                        total = x * gain + bias, in the 32 bits of a sum
+        round "float":  out = clip(rint(f32(total) * multiplier) + zero, low, high)
+        round "fixed":  out = clip(((total * multiplier + 2**(shift-1)) >> shift) + zero, low, high)
 
     "float" is what onnxruntime's CPU kernels do. `zero` is out.type.quant.zero. `low`/`high` lie in
-    out's range; a fused relu or clip narrows them.
+    out's range; a fused relu or clip narrows them. Sums of ternary weights count units of their
+    magnitude: `gain` and `bias` bring them back, exactly.
     """
 
     x: Value  # i32
@@ -84,6 +86,8 @@ class Requant(Op):
     low: int = -128
     high: int = 127
     round: str = "float"
+    gain: Value | None = None  # i32[channels or 1]; absent: 1
+    bias: Value | None = None  # i32[channels or 1]; absent: 0
     mnemonic: ClassVar[str] = "requant"
 
     def faults(self) -> Iterator[Fault]:
@@ -298,7 +302,10 @@ class ArgReduce(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Softmax(Op):
-    """Softmax along `axis` (safe: the maximum is subtracted); `log` for LogSoftmax."""
+    """Softmax along `axis`, safe: the maximum is subtracted; `log` for LogSoftmax.
+
+    Where every element is -inf (a row that a mask closes) the result is zero, not NaN.
+    """
 
     x: Value
     axis: int

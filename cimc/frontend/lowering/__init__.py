@@ -6,6 +6,7 @@ A new operator is one function decorated with `lowers` in the module of its fami
 from __future__ import annotations
 
 from cimc.frontend.lowering import (  # noqa: F401  # they register
+    attention,
     constants,
     elementwise,
     heavy,

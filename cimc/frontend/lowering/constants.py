@@ -45,6 +45,7 @@ def _stored(site: Site, tensor: TensorProto) -> tuple[Array, str]:
 def constant(site: Site) -> None:
     """Any of the attributes that hold numbers."""
     for attribute in site.node.attribute:
+        site.known.add(attribute.name)
         if attribute.type == AttributeProto.TENSOR:
             array, dtype = _stored(site, attribute.t)
             site.fold(array, dtype=dtype)

@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto
+from onnx import AttributeProto, NodeProto, helper
 
 from cimc.errors import Fault, UnsupportedError
 from cimc.frontend import codes
@@ -18,6 +18,12 @@ from cimc.ir.graph import Op, Value, digest_of
 from cimc.ir.types import Array, Type, dtype_of, numpy_dtype
 
 OpT = TypeVar("OpT", bound=Op)
+
+
+# attributes that matter for training, for float8, or for outputs that are refused
+_WITHOUT_EFFECT = {
+    "momentum", "precision", "ratio", "saturate", "seed", "stash_type", "storage_order",
+}  # fmt: skip
 
 
 class Refused(UnsupportedError):
@@ -50,6 +56,7 @@ class Site:
     ops: list[Op] = field(default_factory=list)
     arrays: dict[str, Array] = field(default_factory=dict)  # of the constants in `ops`, by name
     results: dict[str, Bound] = field(default_factory=dict)  # outputs that need no op of their own
+    known: set[str] = field(default_factory=set)  # names of attributes that were asked for
 
     # What the node is.
 
@@ -144,6 +151,7 @@ class Site:
 
     def attribute(self, name: str, kind: int) -> AttributeProto | None:
         """The attribute of that name and kind, or None."""
+        self.known.add(name)
         found: AttributeProto | None = next(
             (attribute for attribute in self.node.attribute if attribute.name == name), None
         )
@@ -192,6 +200,19 @@ class Site:
         if len(set(found)) != len(found):
             self.refuse(f"{self.op_type} names an axis twice", have=str(tuple(axes)))
         return found
+
+    def refuse_unknown_attributes(self) -> None:
+        """Refuse a node with an attribute that nothing asked for: it may change the result."""
+        defaults = self.schema.attributes if self.schema is not None else {}
+        for attribute in self.node.attribute:
+            name = attribute.name
+            if name in self.known or name in _WITHOUT_EFFECT:
+                continue
+            if name not in defaults or defaults[name].default_value != attribute:
+                self.refuse(
+                    f"attribute {name} of {self.op_type} is not supported",
+                    have=str(helper.get_attribute_value(attribute))[:60],
+                )
 
     # Results.
 

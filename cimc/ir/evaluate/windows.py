@@ -117,14 +117,17 @@ def quantized_softmax(x: Numbers, axis: int, before: Type, after: Type) -> Array
 
 @meaning(ops.Softmax)
 def softmax(op: ops.Softmax, held: Held) -> Array:
-    """Shifted by the maximum, so that nothing overflows."""
+    """Shifted by the maximum, so that nothing overflows; all zero where every element is -inf."""
     if same_byte((op.x.type, op.out.type)) and not op.log:
         return quantized_softmax(held[op.x.name], op.axis, op.x.type, op.out.type)
     x = real(held[op.x.name], op.x.type)
-    shifted = x - np.max(x, axis=op.axis, keepdims=True)
+    most = np.max(x, axis=op.axis, keepdims=True)
+    shifted = x - np.where(np.isneginf(most), most.dtype.type(0), most)
     e = np.exp(shifted)
     total = np.sum(e, axis=op.axis, keepdims=True)
-    return typed(shifted - np.log(total) if op.log else e / total, op.out.type)
+    if op.log:
+        return typed(shifted - np.log(total), op.out.type)
+    return typed(e / np.where(total == 0, total.dtype.type(1), total), op.out.type)
 
 
 @meaning(ops.BatchNorm)
