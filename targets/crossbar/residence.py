@@ -1,8 +1,11 @@
-"""Which layers run one after the other so that the feature maps fit into the banks.
+"""How feature maps share the banks: which layers take turns, which maps are held twice.
 
 A pipelined layer's result is held as a whole while the pipeline runs. Where all results together
 exceed the outermost memory, a run of layers is joined into one stream: they work in turn, and their
 results share room. Of all runs that are long enough the one is taken that has the least to do.
+
+A layer begins its next sample when all who read its result are through with the last one. Room that
+is left goes to second copies of results, first of those that wait for the latest reader.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ from cimc.ir.program import (
 from cimc.ir.types import numpy_dtype
 from cimc.target import Target
 
+ALIGNMENT = 64  # bytes that placing a buffer may waste
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -52,7 +57,7 @@ class Held:
 
 
 def fitted(program: Program, target: Target, cycles: Sequence[int]) -> Program:
-    """The program with some of its streams joined, if the outermost memory asks for it.
+    """The program with streams joined or maps doubled, as the outermost memory asks or allows.
 
     `cycles` says for each stream how long it takes alone.
     """
@@ -63,8 +68,10 @@ def fitted(program: Program, target: Target, cycles: Sequence[int]) -> Program:
         return program
     held = Held(*(np.array(column, np.int64) for column in zip(*touched.values(), strict=True)))
     count = len(program.streams)
-    if held.need(0, 0) <= size or held.need(0, count) > size:
-        return program  # nothing to do, or too little room even so: allocate says what is needed
+    if held.need(0, 0) <= size:
+        return _doubled(program, touched, size - held.need(0, 0))
+    if held.need(0, count) > size:
+        return program  # too little room even so: allocate says what is needed
     first, after = _run(held, size, cycles)
     warn(
         Fault(
@@ -80,6 +87,24 @@ def fitted(program: Program, target: Target, cycles: Sequence[int]) -> Program:
     )
     inner = {name for name, (_, begin, end) in touched.items() if begin >= first and end < after}
     return dataclasses.replace(program, streams=tuple(_joined(program, first, after, inner)))
+
+
+def _doubled(program: Program, touched: Mapping[str, tuple[int, int, int]], room: int) -> Program:
+    """Second copies of what streams hand on to each other, while there is room."""
+    last = len(program.streams)
+    handed_on = [
+        (begin - end, size, name) for name, (size, begin, end) in touched.items() if end < last
+    ]
+    twice: set[str] = set()
+    for distance, size, name in sorted(handed_on):
+        if distance < 0 and size + ALIGNMENT <= room:
+            room -= size + ALIGNMENT
+            twice.add(name)
+    buffers = tuple(
+        dataclasses.replace(buffer, slots=2) if buffer.name in twice else buffer
+        for buffer in program.buffers
+    )
+    return dataclasses.replace(program, buffers=buffers)
 
 
 def _run(held: Held, size: int, cycles: Sequence[int]) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from cimc.kind import Kind, Options, load_kind
 from cimc.passes.allocate import allocate
 from cimc.passes.tile import tile
 from cimc.sim.execute import execute
+from cimc.sim.simulate import simulate
 from cimc.target import Target, load_target
 
 KIND: Kind = load_kind("crossbar")
@@ -229,6 +232,24 @@ def test_narrow_weights_take_fewer_cells() -> None:
         if layer.nest
     ]
     assert arrays[1] < arrays[0]
+
+
+def test_a_layer_alone_takes_what_the_estimate_says() -> None:
+    net = Residual()
+    x = Value("x", Type("i8", (1, 256, 14, 14), net.quant))
+    other = Value("other", Type("i8", (1, 256, 14, 14), net.quant))
+    net.ops += [ops.Input(x), ops.Input(other)]
+    graph = Graph("layer", (), (net.conv(x, 256, 3, 1, other),), net.tensors)
+    graph = dataclasses.replace(graph, ops=tuple(net.ops))
+    for machine, level in itertools.product(("isaac", "reram-128"), (0, 2)):
+        target = load_target(machine)
+        tiles = mapped(graph, target, level)
+        estimated = KIND.estimate(tiles.layers[0], tiles, target).cycles
+        program = allocate(KIND.lower(tiles, target), target=target)
+        found = simulate(program, target, samples=1, engine="plain").latency_cycles
+        assert estimated <= found
+        if level == 0:  # 196 passes hide all but the first fetch and the last sums
+            assert found <= 1.01 * estimated
 
 
 def test_published_area_of_isaac() -> None:
