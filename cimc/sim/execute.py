@@ -7,14 +7,14 @@ there is none. Both look at every element read whether it was written before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Protocol
 
 from cimc.errors import Fault, InternalError, UsageError, VerifyError, raise_if
 from cimc.ir.program import Instr, Loop, Program, VectorOp, program_faults, views, walk
 from cimc.ir.types import Array, int_range, numpy_dtype
 from cimc.sim.execute_plain import PlainEngine
-from cimc.sim.machine import Memories, layout_of
+from cimc.sim.machine import Memories, layout_of, share_cells
 from cimc.target import Target
 
 COMPLETE = 1 << 60  # progress on what is there from the start
@@ -66,12 +66,14 @@ class Executor:
         self._engine = ENGINES[engine](program, self.memories)
         self._constants = {b.name: b.init for b in program.buffers if b.init is not None}
         self._inputs = [name for name, _ in program.inputs]
-        self._changed = _written(walk([item for stream in program.streams for item in stream.body]))
-        self._changed |= set(self._inputs)
         self._set_up()
-        self._kept = self.memories.written | _written(walk(program.setup)) | set(self._constants)
+        kept = self.memories.written | _written(walk(program.setup)) | set(self._constants)
+        self._kept = self.memories.spans(kept)
         self._states = self.memories.states()
         self.memories.written.clear()
+        self._changed: frozenset[str] = frozenset()
+        items = [item for stream in program.streams for item in stream.body]
+        self._will_change(_written(walk(items)) | set(self._inputs))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for one set of inputs; nothing of earlier inputs is left to be read."""
@@ -87,13 +89,19 @@ class Executor:
             self.memories.load(name, self.program.tensors[digest])
         self._engine.setup()
 
+    def _will_change(self, names: Set[str]) -> None:
+        """Note further buffers that running an input writes."""
+        if not names <= self._changed:
+            self._changed |= names
+            self._spans = self.memories.spans(self._changed)
+            self._is_setup_lost = share_cells(self._spans, self._kept)
+
     def _forget(self) -> None:
         """Bring the memories back to the state after setup."""
-        self._changed |= self.memories.written
-        for name in self._changed:
-            self.memories.forget(name)
+        self._will_change(self.memories.written)
+        self.memories.forget(self._changed, self._spans)
         self.memories.keep_states(self._states)
-        if self.memories.share(self._changed, self._kept):
+        if self._is_setup_lost:
             self.memories.keep_states(frozenset())
             self._set_up()
         self.memories.written.clear()

@@ -22,6 +22,7 @@ from cimc.target import Target
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Spans = tuple[tuple[int, int], ...]  # first byte and the one after the last
 
 WIDTHS = (1, 2, 4, 8)
 _ALIGNMENT = 64  # of each memory's first cell, a multiple of every width
@@ -189,7 +190,7 @@ class Memories:
 
     def keep_states(self, keys: frozenset[str]) -> None:
         """Forget all states but these."""
-        self._states = {key: self._states[key] for key in keys}
+        self._states = {key: held for key, held in self._states.items() if key in keys}
 
     def load(self, name: str, array: Array) -> None:
         """Fill a buffer with an array's elements, in order."""
@@ -209,22 +210,24 @@ class Memories:
         """A copy of a buffer's elements in the shape of `kind`."""
         return self.read(whole(Value(name, kind)), {})
 
-    def forget(self, name: str) -> None:
-        """Take the marks off all of a buffer's cells."""
-        place = self._place(name)
-        self.marks[place.start : place.end] = 0
-        self.versions[place.memory] += 1
+    def spans(self, names: Iterable[str]) -> Spans:
+        """Bytes that buffers take, in order; spans that touch are one."""
+        found: list[tuple[int, int]] = []
+        for start, end in sorted(
+            (self._place(name).start, self._place(name).end) for name in names
+        ):
+            if found and start <= found[-1][1]:
+                found[-1] = found[-1][0], max(found[-1][1], end)
+            else:
+                found.append((start, end))
+        return tuple(found)
 
-    def share(self, some: Iterable[str], others: Iterable[str]) -> bool:
-        """Whether any of some buffers shares cells with any of the others."""
-        spans = [(self._place(name).start, self._place(name).end, 0) for name in some]
-        spans += [(self._place(name).start, self._place(name).end, 1) for name in others]
-        reach = [-1, -1]  # of both kinds, up to here
-        for start, end, kind in sorted(spans):
-            if start < reach[1 - kind]:
-                return True
-            reach[kind] = max(reach[kind], end)
-        return False
+    def forget(self, names: Iterable[str], spans: Spans) -> None:
+        """Take the marks off all cells of buffers, which take these bytes."""
+        for start, end in spans:
+            self.marks[start:end] = 0
+        for memory in {self._place(name).memory for name in names}:
+            self.versions[memory] += 1
 
     # Details.
 
@@ -298,3 +301,14 @@ def _contiguous(view: View) -> bool:
             return False
         run *= extent
     return True
+
+
+def share_cells(some: Spans, others: Spans) -> bool:
+    """Whether two lists of spans have a byte in common."""
+    merged = sorted([(*span, 0) for span in some] + [(*span, 1) for span in others])
+    reach = [-1, -1]  # of both lists, up to here
+    for start, end, which in merged:
+        if start < reach[1 - which]:
+            return True
+        reach[which] = max(reach[which], end)
+    return False
