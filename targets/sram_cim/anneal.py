@@ -21,7 +21,7 @@ OBJECTIVES = {
 }
 ORDERS = ("gkcrsnpq", "gnpqkcrs")  # from outside: weights stay, results stay
 CHOICES, KEPT = 16, 4
-SHORT, LONG = 80, 1500  # steps
+SHORT, LONG = 40, 1000  # steps
 SMOOTH = 7  # largest prime factor of a loop that is split
 
 

@@ -22,6 +22,7 @@ njit = jit.compiler(__file__)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Words = NDArray[np.uint64]
 
 G, N, K, C, P, Q, R, S = range(8)
 MOST_LOOPS = 40
@@ -57,6 +58,7 @@ class Room(NamedTuple):
     ahead: Floats  # [loops + 1, 3]
     busy: Floats  # [units]
     slack: Floats  # [units]
+    moves: Ints  # [loops + 1] whether a loop moves anything
 
 
 SIZE, READ, WRITE, LATENCY, CHIP, ONE_PORT, SHARED = range(7)
@@ -67,10 +69,10 @@ LATENCY_FIRST, ENERGY_FIRST, PRODUCT = range(3)
 
 
 @njit
-def room_for(m, loops):
+def room_for(m: Machine, loops: int) -> Room:
     """Room for mappings of up to so many loops."""
     levels = m.level.shape[0]
-    units = 5 * levels + 5  # ports, vector, macro, link of each operand, second banks
+    units = 2 * levels + 5  # ports, vector, macro, link of each operand
     return Room(
         np.empty(8, np.int64),
         np.empty(levels, np.int64),
@@ -81,23 +83,24 @@ def room_for(m, loops):
         np.empty((loops + 1, 3)),
         np.empty(units),
         np.empty(units),
+        np.empty(loops + 1, np.int64),
     )
 
 
 @njit
-def elements(o, tile, steps):
+def elements(o: int, tile: Ints, steps: Ints) -> int:
     """Elements of operand o's tile with these loop extents."""
     if o == 1:
-        return tile[G] * tile[K] * tile[C] * tile[R] * tile[S]
+        return int(tile[G] * tile[K] * tile[C] * tile[R] * tile[S])
     if o == 2:
-        return tile[G] * tile[N] * tile[K] * tile[P] * tile[Q]
+        return int(tile[G] * tile[N] * tile[K] * tile[P] * tile[Q])
     rows = min((tile[P] - 1) * steps[0] + (tile[R] - 1) * steps[1] + 1, tile[P] * tile[R])
     columns = min((tile[Q] - 1) * steps[2] + (tile[S] - 1) * steps[3] + 1, tile[Q] * tile[S])
-    return tile[G] * tile[N] * tile[C] * rows * columns
+    return int(tile[G] * tile[N] * tile[C] * rows * columns)
 
 
 @njit
-def spread_of(m, factors):
+def spread_of(m: Machine, factors: Ints) -> Ints:
     """[3, levels, 8] spatial factors that a tile of each operand at each level holds."""
     levels = m.level.shape[0]
     spread = np.ones((3, levels, 8), np.int64)
@@ -111,7 +114,7 @@ def spread_of(m, factors):
 
 
 @njit
-def instances_of(m, factors):
+def instances_of(m: Machine, factors: Ints) -> Ints:
     """[levels] instances in use."""
     count = np.ones(m.level.shape[0], np.int64)
     for level in range(m.level.shape[0]):
@@ -123,7 +126,7 @@ def instances_of(m, factors):
 
 
 @njit
-def suffixes(count, dim, bound, inside):
+def suffixes(count: int, dim: Ints, bound: Ints, inside: Ints) -> None:
     """inside[i, d]: product of the bounds of dim d from loop i inwards."""
     for d in range(8):
         inside[count, d] = 1
@@ -134,7 +137,7 @@ def suffixes(count, dim, bound, inside):
 
 
 @njit
-def tile_elements(m, o, level, inside, spread, tile):
+def tile_elements(m: Machine, o: int, level: int, inside: Ints, spread: Ints, tile: Ints) -> int:
     """Elements of the tile of `inside` (loop extents) in one instance of a level."""
     for d in range(8):
         tile[d] = inside[d] * spread[o, level, d]
@@ -142,22 +145,22 @@ def tile_elements(m, o, level, inside, spread, tile):
 
 
 @njit
-def bits_at(m, o, level, sum_level):
+def bits_at(m: Machine, o: int, level: int, sum_level: int) -> int:
     """Bits of one element of an operand at a level."""
     if o == 0:
-        return m.numbers[INPUT_BITS]
+        return int(m.numbers[INPUT_BITS])
     if o == 1:
         width = m.numbers[CELL_BITS]
         if level == m.chain[1, m.length[1] - 1]:
-            return -(-m.numbers[WEIGHT_BITS] // width) * width
-        return m.numbers[WEIGHT_BITS]
+            return int(-(-m.numbers[WEIGHT_BITS] // width) * width)
+        return int(m.numbers[WEIGHT_BITS])
     if level >= min(sum_level, m.chain[2, m.length[2] - 1]):
-        return m.numbers[PSUM_BITS] if level else m.numbers[WORD]
-    return m.numbers[RESULT_BITS]
+        return int(m.numbers[PSUM_BITS] if level else m.numbers[WORD])
+    return int(m.numbers[RESULT_BITS])
 
 
 @njit
-def outermost_sum(m, count, dim, bound, cut, use):
+def outermost_sum(m: Machine, count: int, dim: Ints, bound: Ints, cut: Ints, use: Ints) -> int:
     """Outermost level that holds partial sums; the number of levels where no loop reduces."""
     for i in range(count):
         if m.reduced[dim[i]] and bound[i] > 1:
@@ -165,12 +168,22 @@ def outermost_sum(m, count, dim, bound, cut, use):
             for j in range(m.length[2]):
                 if use[2, j] and cut[2, j] <= i:
                     level = m.chain[2, j]
-            return level
-    return m.level.shape[0]
+            return int(level)
+    return int(m.level.shape[0])
 
 
 @njit
-def fits(m, count, dim, bound, cut, use, double, spread, room):
+def fits(
+    m: Machine,
+    count: int,
+    dim: Ints,
+    bound: Ints,
+    cut: Ints,
+    use: Ints,
+    double: Ints,
+    spread: Ints,
+    room: Room,
+) -> bool:
     """Whether all levels hold what the mapping keeps there."""
     inside, taken, tile = room.inside, room.taken, room.tile
     taken[:] = 0
@@ -189,7 +202,18 @@ def fits(m, count, dim, bound, cut, use, double, spread, room):
 
 
 @njit
-def passage(m, o, source, sink, read, stored, banks, counts, held, share):
+def passage(
+    m: Machine,
+    o: int,
+    source: int,
+    sink: int,
+    read: int,
+    stored: int,
+    banks: int,
+    counts: Ints,
+    held: Floats,
+    share: float,
+) -> tuple[float, float]:
     """Cycles and pJ of one transfer; adds `share` of what it holds to the units' cycles.
 
     banks: the source (1), the sink (2) or both (3) are second banks with ports of their own.
@@ -197,15 +221,13 @@ def passage(m, o, source, sink, read, stored, banks, counts, held, share):
     level, levels = m.level, m.level.shape[0]
     reading = 2 * source
     writing = 2 * sink + (0 if level[sink, ONE_PORT] else 1)
-    if banks & 1:
-        reading = 2 * levels + 5 + 3 * source + o
-    if banks & 2:
-        writing = 2 * levels + 5 + 3 * sink + o
     r = -(-read // level[source, READ])
     w = -(-stored // level[sink, WRITE])
-    held[reading] += share * r
-    held[writing] += share * w
-    cycles = max(r, w) if reading != writing else r + w
+    if not banks & 1:
+        held[reading] += share * r
+    if not banks & 2:
+        held[writing] += share * w
+    cycles = max(r, w) if reading != writing or banks else r + w
     latency = max(level[source, LATENCY], level[sink, LATENCY])
     pj = read * counts[source] * m.pj[source, 0]
     pj += stored * counts[sink] * m.pj[sink, 1]
@@ -223,19 +245,28 @@ def passage(m, o, source, sink, read, stored, banks, counts, held, share):
 
 
 @njit
-def evaluate(m, count, dim, bound, cut, use, double, spread, counts, factors, room):
+def evaluate(
+    m: Machine,
+    count: int,
+    dim: Ints,
+    bound: Ints,
+    cut: Ints,
+    use: Ints,
+    double: Ints,
+    spread: Ints,
+    counts: Ints,
+    factors: Ints,
+    room: Room,
+) -> tuple[float, float]:
     """Cycles and pJ of a mapping whose `suffixes` lie in room.inside."""
     levels = m.level.shape[0]
-    units = 5 * levels + 5
+    units = 2 * levels + 5
     vector, macro = 2 * levels, 2 * levels + 1
     inside, tile, busy = room.inside, room.tile, room.busy
     held, bursts, exposed, ahead = room.held, room.bursts, room.exposed, room.ahead
     slack = room.slack
-    for i in range(count + 1):
-        held[i, :] = 0.0
-        bursts[i, :] = 0.0
-        exposed[i, :] = 0.0
-        ahead[i, :] = 0.0
+    moves = room.moves
+    moves[: count + 1] = 0
     start, last, pj = 0.0, 0.0, 0.0
     sum_level = outermost_sum(m, count, dim, bound, cut, use)
     cores = np.int64(1)
@@ -265,6 +296,14 @@ def evaluate(m, count, dim, bound, cut, use, double, spread, counts, factors, ro
             size = tile_elements(m, o, sink, inside[loop + 1], spread, tile)
             stored = size * bits_at(m, o, sink, sum_level)
             at = loop + 1
+            if not moves[at]:
+                moves[at] = 1
+                for unit in range(units):
+                    held[at, unit] = 0.0
+                    bursts[at, unit] = 0.0
+                for other in range(3):
+                    exposed[at, other] = 0.0
+                    ahead[at, other] = 0.0
             if o < 2:
                 read *= m.numbers[o]
                 loads_ahead = double[o, j] and loop >= 0
@@ -320,34 +359,37 @@ def evaluate(m, count, dim, bound, cut, use, double, spread, counts, factors, ro
     busy[:] = 0.0
     busy[macro] = total
     slack[:] = HUGE
-    activations = 1.0
+    activations, scale = 1.0, 1.0
     for i in range(count, -1, -1):
-        blocked = 0.0
-        for unit in range(units):
-            if bursts[i, unit] > 0.0:
-                blocked = max(blocked, bursts[i, unit] - slack[unit])
-            busy[unit] += held[i, unit] + bursts[i, unit]
-        total += max(exposed[i, 0], exposed[i, 1], exposed[i, 2]) + blocked
-        total = max(total, ahead[i, 0], ahead[i, 1], ahead[i, 2])
-        for unit in range(units):
-            total = max(total, busy[unit])
-        for unit in range(units):
-            if bursts[i, unit] > 0.0:
-                slack[unit] = min(slack[unit], max(total - bursts[i, unit], 0.0))
-            if held[i, unit] > 0.0:
-                slack[unit] = 0.0
+        if moves[i]:
+            blocked = 0.0
+            for unit in range(units):
+                if bursts[i, unit] > 0.0:
+                    blocked = max(blocked, bursts[i, unit] - slack[unit])
+                busy[unit] = busy[unit] * scale + held[i, unit] + bursts[i, unit]
+            scale = 1.0
+            total += max(exposed[i, 0], exposed[i, 1], exposed[i, 2]) + blocked
+            total = max(total, ahead[i, 0], ahead[i, 1], ahead[i, 2])
+            for unit in range(units):
+                total = max(total, busy[unit])
+            for unit in range(units):
+                if bursts[i, unit] > 0.0:
+                    slack[unit] = min(slack[unit], max(total - bursts[i, unit], 0.0))
+                if held[i, unit] > 0.0:
+                    slack[unit] = 0.0
         if i > 0:
             total *= bound[i - 1]
             activations *= bound[i - 1]
-            for unit in range(units):
-                busy[unit] *= bound[i - 1]
+            scale *= bound[i - 1]
     total += start + last
     pj += activations * cores * m.prices[ACTIVATION_PJ] + total * m.prices[LEAKAGE_PJ]
     return total, pj
 
 
 @njit
-def place(m, count, wish, use, double, spread, cut, room):
+def place(
+    m: Machine, count: int, wish: Ints, use: Ints, double: Ints, spread: Ints, cut: Ints, room: Room
+) -> None:
     """Fill `cut`: own levels keep all loops that fit, shared ones begin at `wish`."""
     inside, tile = room.inside, room.tile
     for o in range(3):
@@ -372,18 +414,18 @@ def place(m, count, wish, use, double, spread, cut, room):
 
 
 @njit
-def draw(state):
+def draw(state: Words) -> int:
     """The next random number of 31 bits (xorshift); `state` has one word."""
     x = state[0]
     x ^= (x << np.uint64(13)) & np.uint64(0xFFFFFFFFFFFFFFFF)
     x ^= x >> np.uint64(7)
     x ^= (x << np.uint64(17)) & np.uint64(0xFFFFFFFFFFFFFFFF)
     state[0] = x
-    return np.int64(x >> np.uint64(33))
+    return int(x >> np.uint64(33))
 
 
 @njit
-def score_of(objective, cycles, pj):
+def score_of(objective: int, cycles: float, pj: float) -> float:
     """What is minimized; the other quantity breaks ties."""
     if objective == LATENCY_FIRST:
         return cycles * (1.0 + 1e-12 * pj)
@@ -393,7 +435,16 @@ def score_of(objective, cycles, pj):
 
 
 @njit
-def change(m, count, dim, bound, wish, use, double, random):
+def change(
+    m: Machine,
+    count: int,
+    dim: Ints,
+    bound: Ints,
+    wish: Ints,
+    use: Ints,
+    double: Ints,
+    random: Words,
+) -> None:
     """One random step to a neighbouring mapping, in place."""
     kind = draw(random) % 16
     if kind < 10 and count > 1:
@@ -423,7 +474,21 @@ def change(m, count, dim, bound, wish, use, double, random):
 
 
 @njit
-def anneal(m, factors, count, dim, bound, wish, use, double, objective, steps, heat, random, room):
+def anneal(
+    m: Machine,
+    factors: Ints,
+    count: int,
+    dim: Ints,
+    bound: Ints,
+    wish: Ints,
+    use: Ints,
+    double: Ints,
+    objective: int,
+    steps: int,
+    heat: float,
+    random: Words,
+    room: Room,
+) -> float:
     """Improve a mapping in place; its score, HUGE where none that fits was met."""
     spread, counts = spread_of(m, factors), instances_of(m, factors)
     cut = np.zeros(use.shape, np.int64)
@@ -457,7 +522,21 @@ def anneal(m, factors, count, dim, bound, wish, use, double, objective, steps, h
 
 
 @njit
-def search(m, factors, count, dim, bound, wish, use, double, objective, steps, keep, longer, seed):
+def search(
+    m: Machine,
+    factors: Ints,
+    count: Ints,
+    dim: Ints,
+    bound: Ints,
+    wish: Ints,
+    use: Ints,
+    double: Ints,
+    objective: int,
+    steps: int,
+    keep: int,
+    longer: int,
+    seed: int,
+) -> Floats:
     """Anneal every start shortly, then the best `keep` of them longer; scores by start."""
     starts = factors.shape[0]
     scores = np.empty(starts)

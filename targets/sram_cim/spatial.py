@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from cimc.mapping.machine import Machine
+from cimc.mapping.nest import DIMS
 from cimc.mapping.workload import Workload
 from cimc.targets.sram_cim.placing import Factors
 
@@ -17,6 +18,7 @@ def spatial_choices(
 ) -> tuple[Factors, ...]:
     """The `most` choices with the fewest activations; `tails`: factors need not divide extents."""
     chosen: list[tuple[int, Factors]] = []
+    known: dict[tuple[str, Choice], list[Choice]] = {}
     by_axis = {axis.name: place for place, axis in enumerate(machine.axes)}
     inner = [name for name in ("columns", "rows") if name in by_axis]
 
@@ -26,9 +28,12 @@ def spatial_choices(
             chosen.append((math.prod(left.values()), factors))
             return
         axis = machine.axes[by_axis[names[0]]]
-        dims = [dim for dim in "gnkpqcrs" if dim in axis.dims and left[dim] > 1]
-        ranked = sorted(_choices(dims, left, axis.size, tails), key=lambda item: item[0])
-        for _, choice in ranked[: 12 if names[0] == "cores" else 6]:
+        key = axis.name, tuple((d, left[d]) for d in DIMS if d in axis.dims and left[d] > 1)
+        if key not in known:
+            found_here = _choices([dim for dim, _ in key[1]], left, axis.size, tails)
+            ranked = sorted(found_here, key=lambda item: item[0])
+            known[key] = [choice for _, choice in ranked[: 12 if axis.name == "cores" else 6]]
+        for choice in known[key]:
             after = dict(left)
             for dim, factor in choice:
                 after[dim] = -(-left[dim] // factor)

@@ -180,24 +180,28 @@ class _Evaluation:
         names = [level.name for level in mapped.machine.levels]
         outer, inner = spec.memory[names[source]], spec.memory[names[sink]]
         reading, writing = port(names[source], outer, "read"), port(names[sink], inner, "write")
-        if banks in ("src", "both"):
-            reading = f"{names[source]}.{NAMES[operand]}-bank"
-        if banks in ("dst", "both"):
-            writing = f"{names[sink]}.{NAMES[operand]}-bank"
-        held: Ports = {reading: -(-read // width(outer, "read"))}
-        held[writing] = held.get(writing, 0) + -(-stored // width(inner, "write"))
+        read_cycles, write_cycles = (
+            -(-read // width(outer, "read")),
+            -(-stored // width(inner, "write")),
+        )
+        held: Ports = {} if banks in ("src", "both") else {reading: read_cycles}
+        if banks not in ("dst", "both"):
+            held[writing] = held.get(writing, 0) + write_cycles
+        cycles = max(read_cycles, write_cycles, *held.values())
         pj = read * mapped.instances(source) * outer.read_pj_per_bit
         pj += stored * mapped.instances(sink) * inner.write_pj_per_bit
         latency = max(outer.latency_cycles, inner.latency_cycles)
         if outer.per != inner.per:
             crossing = read if outer.per == "chip" else stored
-            held[f"link.{NAMES[operand]}"] = -(-crossing // spec.link.bits_per_cycle)
+            link = -(-crossing // spec.link.bits_per_cycle)
+            held[f"link.{NAMES[operand]}"] = link
+            cycles = max(cycles, link)
             pj += crossing * spec.link.pj_per_bit
             latency += spec.link.hop_cycles
         cells = mapped.machine.chain(WEIGHT)[-1]
         if sink == cells and not mapped.machine.levels[cells].double[WEIGHT]:
-            held["macro"] = max(held.values())
-        return Passage(max(held.values()) + latency, tuple(held.items()), pj)
+            held["macro"] = cycles
+        return Passage(cycles + latency, tuple(held.items()), pj)
 
     def hold(self, move: Passage, share: float, ports: Ports) -> None:
         """Add what a passage holds."""
