@@ -7,7 +7,7 @@ there is none. Both look at every element read whether it was written before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from cimc.errors import Fault, InternalError, UsageError, VerifyError, raise_if
@@ -71,9 +71,8 @@ class Executor:
         self._kept = self.memories.spans(kept)
         self._states = self.memories.states()
         self.memories.written.clear()
-        self._changed: frozenset[str] = frozenset()
         items = [item for stream in program.streams for item in stream.body]
-        self._will_change(_written(walk(items)) | set(self._inputs))
+        self._will_change(frozenset(_written(walk(items)).union(self._inputs)))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for one set of inputs; nothing of earlier inputs is left to be read."""
@@ -89,16 +88,16 @@ class Executor:
             self.memories.load(name, self.program.tensors[digest])
         self._engine.setup()
 
-    def _will_change(self, names: Set[str]) -> None:
-        """Note further buffers that running an input writes."""
-        if not names <= self._changed:
-            self._changed |= names
-            self._spans = self.memories.spans(self._changed)
-            self._is_setup_lost = share_cells(self._spans, self._kept)
+    def _will_change(self, names: frozenset[str]) -> None:
+        """Note which buffers an input changes, and whether that undoes the setup."""
+        self._changed = names
+        self._spans = self.memories.spans(names)
+        self._is_setup_lost = share_cells(self._spans, self._kept)
 
     def _forget(self) -> None:
         """Bring the memories back to the state after setup."""
-        self._will_change(self.memories.written)
+        if not self.memories.written <= self._changed:
+            self._will_change(self._changed | self.memories.written)
         self.memories.forget(self._changed, self._spans)
         self.memories.keep_states(self._states)
         if self._is_setup_lost:

@@ -21,8 +21,10 @@ from cimc.ir.program import (
     Patch,
     Program,
     Rescale,
+    Signal,
     Stream,
     View,
+    Wait,
 )
 from cimc.ir.types import Array, Type, int_range, is_integer, numpy_dtype
 
@@ -181,7 +183,7 @@ def instrs(draw: st.DrawFn) -> Instr:
 
 @st.composite
 def rescales(draw: st.DrawFn, extents: tuple[int, ...]) -> Rescale:
-    """Float32 or fixed-point rounding, with or without bias."""
+    """Float32 or fixed-point rounding, with or without gain and bias."""
     is_fixed = draw(st.booleans())
     shift = View(SHIFTS, draw(affines), tuple((extent, 0) for extent in extents))
     return Rescale(
@@ -194,6 +196,7 @@ def rescales(draw: st.DrawFn, extents: tuple[int, ...]) -> Rescale:
         draw(st.integers(-10, 0)),
         draw(st.integers(10, 100)),
         draw(bounds(len(extents))),
+        draw(views(("i32",), extents, new=False)) if draw(st.booleans()) else None,
     )
 
 
@@ -228,4 +231,8 @@ def program(streams: list[list[Instr]]) -> Program:
     return Program("random", "none", (), outputs, buffers(), (), tuple(bodies), tensors)
 
 
-programs = st.lists(st.lists(instrs(), min_size=1, max_size=5), min_size=1, max_size=2).map(program)
+counted = st.sampled_from(["u8.new", "i32.new", "i8.set"])  # buffers whose progress counts
+signals = st.builds(Signal, counted, st.integers(1, 2))
+waits = st.builds(Wait, counted, affines, st.integers(0, 12))
+bodies = st.lists(st.one_of(instrs(), instrs(), instrs(), signals, waits), min_size=1, max_size=5)
+programs = st.lists(bodies, min_size=1, max_size=3).map(program)

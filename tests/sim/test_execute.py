@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, given, settings
 
-from cimc.errors import VerifyError
+from cimc.errors import StallError, VerifyError
 from cimc.ir.program import Program, parse_program
 from cimc.sim.execute import Executor
 from tests.sim.random_programs import programs
@@ -16,7 +16,7 @@ def outcome(program: Program, engine: str) -> tuple[str, bytes, bytes]:
     try:
         executor.run({})
         faults = ""
-    except VerifyError as problem:
+    except (VerifyError, StallError) as problem:
         return str(problem), b"", b""
     return faults, executor.memories.cells.tobytes(), executor.memories.marks.tobytes()
 
