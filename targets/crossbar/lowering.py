@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.errors import FitError, raise_if
 from cimc.ir.graph import Value
 from cimc.ir.ops import Conv, Matmul
 from cimc.ir.program import (
@@ -49,7 +50,7 @@ from cimc.lowering import (
 from cimc.target import Target
 from cimc.targets.crossbar.analog_mvm import AnalogMvm
 from cimc.targets.crossbar.estimate import layer_cycles
-from cimc.targets.crossbar.mapping import Place, heavy_op, matrix_of, places
+from cimc.targets.crossbar.mapping import Place, heavy_op, matrix_of, place_faults, places
 from cimc.targets.crossbar.plan import Block, Plan, plan_of, spec_of
 from cimc.targets.crossbar.residence import fitted
 from cimc.targets.crossbar.rows import row_layers, row_stream
@@ -60,6 +61,7 @@ HOST = "host"  # weights come from outside the chip, once
 
 def lower_tiles(tiles: Tiles, target: Target) -> Program:
     """The program of mapped tiles; addresses are still open."""
+    raise_if(place_faults(tiles, target), FitError)
     builder = Builder(tiles.graph, target)
     by_rows = row_layers(tiles)
     for layer in tiles.layers:

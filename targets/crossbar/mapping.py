@@ -80,6 +80,41 @@ def matrix_of(
     return weight_matrix(op, constant_array(producers[held.name], tensors))
 
 
+def place_faults(tiles: Tiles, target: Target) -> Iterator[Fault]:
+    """Layers without a place, and such that a hand has put beyond the chip or over each other."""
+    spec = spec_of(target)
+    producers, free = tiles.graph.producers(), 0
+    mapped = [layer for layer in tiles.layers if layer.place == "macro"]
+    for layer in mapped:
+        if layer.nest is None or "array" not in dict(layer.nest.options):
+            yield Fault(f"layer %{layer.name} has no place", help="run map first", code="CIM3104")
+            return
+    for layer in sorted(mapped, key=_first_array):
+        op = heavy_op(layer, producers)
+        plan = plan_of(op, matrix_of(op, producers, tiles.graph.tensors), target)
+        start, nest = _first_array(layer), layer.nest
+        copies = (nest.option("rows", 1) * nest.option("columns", 1)) if nest else 1
+        if start < free:
+            yield Fault(
+                f"layer %{layer.name} lies over another one",
+                need=f"an array from {free} on",
+                have=f"array={start}",
+                code="CIM3105",
+            )
+        free = end_of(plan, copies, start, spec.array.per_core)
+    if free > spec.cores * spec.array.per_core:
+        yield Fault(
+            f"layers lie beyond {target.name}",
+            need=f"{free} arrays",
+            have=f"{spec.cores * spec.array.per_core} arrays ({target.path}: cores)",
+            code="CIM3102",
+        )
+
+
+def _first_array(layer: Layer) -> int:
+    return layer.nest.option("array", 0) if layer.nest else 0
+
+
 def map_layers(tiles: Tiles, target: Target, options: Options) -> Tiles:
     """Give every macro layer its copies and its first array; -O2 and up use arrays left over.
 

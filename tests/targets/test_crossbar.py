@@ -17,7 +17,7 @@ from cimc.ir import ops
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Graph, Op, Value, digest_of
 from cimc.ir.program import Program, executions, walk
-from cimc.ir.tiles import Tiles
+from cimc.ir.tiles import Tiles, parse_tiles
 from cimc.ir.types import Array, Quant, Type
 from cimc.kind import Kind, Options, load_kind
 from cimc.passes.allocate import allocate
@@ -212,6 +212,27 @@ def test_feature_maps_beyond_the_banks_take_turns() -> None:
     assert len(program.streams) < streams
     placed = allocate(program, target=tight)
     assert (execute(placed, tight, inputs, engine="plain")["y"] == expected).all()
+
+
+def test_mapped_layers_are_text_that_can_be_edited() -> None:
+    graph = next(graph for graph in sample_graphs() if graph.name == "shortcut_conv")
+    target = load_target("isaac")
+    tiles = mapped(graph, target, 0)
+    again = parse_tiles(str(tiles), graph.tensors)
+    assert again == tiles
+    assert KIND.lower(again, target) == KIND.lower(tiles, target)
+    moved = parse_tiles(str(tiles).replace("array=0 ", "array=9000 "), graph.tensors)
+    program = allocate(KIND.lower(moved, target), target=target)
+    inputs = sample_inputs(graph)
+    for name, array in evaluate(graph, inputs).items():
+        assert (execute(program, target, inputs, engine="plain")[name] == array).all()
+    for text, message in (
+        (str(tiles).replace("array=2 ", "array=0 "), "lies over another one"),
+        (str(tiles).replace("array=0 ", "array=16128 "), "layers lie beyond isaac"),
+        (str(tile(graph, target=target)), "has no place"),
+    ):
+        with pytest.raises(FitError, match=message):
+            KIND.lower(parse_tiles(text, graph.tensors), target)
 
 
 def test_depthwise_groups_share_arrays() -> None:
