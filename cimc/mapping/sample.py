@@ -60,8 +60,8 @@ def _pushed(nest: Nest, machine: Machine, rng: random.Random) -> Nest:
     operand = rng.choice(OPERANDS)
     chain = machine.chain(operand)
     if rng.random() < 0.2:
-        level = machine.levels[rng.choice(chain[1:])].name
-        double = tuple(sorted({*nest.double, (level, NAMES[operand])}))
+        name = machine.levels[rng.choice(chain[1:])].name
+        double = tuple(sorted({*nest.double, (name, NAMES[operand])}))
         return Nest(nest.dims, nest.spatial, nest.loops, double)
     if not nest.loops:
         return nest

@@ -75,8 +75,12 @@ class Results:
         """Put all flows, outermost first, into the frame; the tile of sums in the registers."""
         complete = sum(not flow.partial for flow in moves)
         split = max(complete - 1, 0)  # levels inside this many flows hold sums
-        finals = [self.finals(flow) for flow in moves[:split]]
-        sums = [self.held(flow, "i32", "") for flow in moves[split:]]
+        outside = [-1, *(flow.loop for flow in moves)]  # the loop that fills the level outside
+        finals = [self.finals(*pair) for pair in zip(moves[:split], outside, strict=False)]
+        sums = [
+            self.held(flow, base, "i32", "")
+            for flow, base in zip(moves[split:], outside[split:], strict=False)
+        ]
         outer = [None if complete else self.home_sums(), *sums]
         for flow, source, held in zip(moves[split:], outer, sums, strict=False):
             if flow.partial and source is not None:
@@ -86,10 +90,9 @@ class Results:
             visits = self.frame.real(reductions(self.mapped, flow.loop))
             if sink is None:
                 landing = finals[-1] if finals else None
-                base = moves[split - 1].loop if finals else -1
 
                 finish = partial(self.finish, flow, held, landing)
-                self.deliver(flow, base, (held,), finish)
+                self.deliver(flow, outside[split], (held,), finish)
             elif sink is outer[0]:
                 for when in self.frame.not_all_of(visits, "last"):
                     self.after(flow.loop, [self.leave(flow, sink, held, NOW)], when)
@@ -104,10 +107,9 @@ class Results:
                 if number
                 else {name: self.home_of(self.builder.producers[name].out) for name in tiles}
             )
-            base = moves[number - 1].loop if number else -1
 
             leave = partial(self.leave_all, flow, into, tiles)
-            self.deliver(flow, base, tuple(tiles.values()), leave)
+            self.deliver(flow, outside[number], tuple(tiles.values()), leave)
         return sums[-1]
 
     def deliver(
@@ -123,7 +125,7 @@ class Results:
         that one goes out in turn.
         """
         frame = self.frame
-        if not flow.double or flow.loop <= base:
+        if not all(held.other for held in tiles):
             self.after(flow.loop, leave(NOW))
             return
         for held in tiles:
@@ -143,22 +145,22 @@ class Results:
 
     # --- tiles ---
 
-    def held(self, flow: Flow, dtype: str, suffix: str) -> Held:
-        """A new buffer for the tile that a flow fills."""
+    def held(self, flow: Flow, outside: int, dtype: str, suffix: str) -> Held:
+        """A new buffer for the tile that a flow fills, and a second one if it leaves later."""
         layout = tile_layout(self.axes, self.mapped.union(flow.loop + 1))
         level = self.mapped.machine.levels[flow.inner.level].name
         memory = memory_of(self.mapped, flow.inner.level)
         name = f"{self.layer.name}.{NAMES[OUTPUT]}.{level}{suffix}"
         name = self.builder.local(name, memory, dtype, layout.elements)
         other = ""
-        if flow.double and not flow.partial:
+        if flow.double and not flow.partial and flow.loop > outside:
             other = self.builder.local(f"{name}.out", memory, dtype, layout.elements)
         return Held(layout, name, flow.loop, other)
 
-    def finals(self, flow: Flow) -> dict[str, Held]:
+    def finals(self, flow: Flow, outside: int) -> dict[str, Held]:
         """A tile for each value that leaves the layer."""
         return {
-            value.name: self.held(flow, value.type.dtype, f".{number}" if number else "")
+            value.name: self.held(flow, outside, value.type.dtype, f".{number}" if number else "")
             for number, value in enumerate(self.leaving)
         }
 
