@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -153,14 +152,12 @@ def test_copies_shorten_the_slowest_layer(resnet18: Graph) -> None:
     assert used <= 168 * 96
 
 
-@pytest.mark.parametrize(
-    ("changes", "level"), [({}, 0), ({}, 2), (TINY, 2), (DIFFERENTIAL, 2), (OFFSET, 0)]
-)
+@pytest.mark.parametrize(("changes", "level"), [({}, 2), (TINY, 2), (DIFFERENTIAL, 2), (OFFSET, 0)])
 def test_programs_compute_and_count(changes: dict[str, object], level: int) -> None:
     target = load_target("isaac", changes)
     for graph in sample_graphs():
-        if changes == TINY and ("ternary" in graph.name or "large" in graph.name):
-            continue  # many small products, slow in plain Python
+        if "large" in graph.name or (changes and "ternary" in graph.name):
+            continue  # many products, slow in plain Python
         tiles = mapped(graph, target, level)
         program = KIND.lower(tiles, target)
         inputs = sample_inputs(graph)
@@ -201,12 +198,12 @@ def test_a_network_beyond_the_chip_says_how_many_cores_it_needs(resnet18: Graph)
 
 
 def test_feature_maps_beyond_the_banks_take_turns() -> None:
-    graph = Residual().resnet(32, (1, 1))
-    inputs = {"x": np.random.default_rng(2).integers(-128, 128, (1, 3, 32, 32)).astype(np.int8)}
+    graph = Residual().resnet(16, (1, 1))
+    inputs = {"x": np.random.default_rng(2).integers(-128, 128, (1, 3, 16, 16)).astype(np.int8)}
     expected = evaluate(graph, inputs)["y"]
     enough = load_target("isaac")
     streams = len(KIND.lower(mapped(graph, enough), enough).streams)
-    tight = load_target("isaac", {"memory.edram.size_bits": 8 * 33_000})
+    tight = load_target("isaac", {"memory.edram.size_bits": 8 * 12_500})
     with pytest.warns(CimcWarning, match="run one after the other"):
         program = KIND.lower(mapped(graph, tight), tight)
     assert len(program.streams) < streams
@@ -257,12 +254,12 @@ def test_narrow_weights_take_fewer_cells() -> None:
 
 def test_a_layer_alone_takes_what_the_estimate_says() -> None:
     net = Residual()
-    x = Value("x", Type("i8", (1, 256, 14, 14), net.quant))
-    other = Value("other", Type("i8", (1, 256, 14, 14), net.quant))
+    x = Value("x", Type("i8", (1, 128, 14, 14), net.quant))
+    other = Value("other", Type("i8", (1, 128, 14, 14), net.quant))
     net.ops += [ops.Input(x), ops.Input(other)]
-    graph = Graph("layer", (), (net.conv(x, 256, 3, 1, other),), net.tensors)
+    graph = Graph("layer", (), (net.conv(x, 128, 3, 1, other),), net.tensors)
     graph = dataclasses.replace(graph, ops=tuple(net.ops))
-    for machine, level in itertools.product(("isaac", "reram-128"), (0, 2)):
+    for machine, level in (("isaac", 0), ("reram-128", 2)):
         target = load_target(machine)
         tiles = mapped(graph, target, level)
         estimated = KIND.estimate(tiles.layers[0], tiles, target).cycles
