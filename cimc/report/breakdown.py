@@ -206,9 +206,7 @@ def _units(simulation: Simulation) -> Table:
             "utilisation": unit.utilisation,
             "steady_utilisation": unit.steady_utilisation,
         }
-        for unit in sorted(
-            simulation.units, key=lambda unit: (-unit.busy_cycles, _natural(unit.name))
-        )
+        for unit in order
     ]
     return _table("units", rows)
 

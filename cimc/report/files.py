@@ -107,8 +107,9 @@ def read_report(folder: Path) -> Report:
             )
             for name, item in content["tables"].items()
         }
+        assumed = {group: tuple(keys) for group, keys in content["assumed"].items()}
         notes = tuple(content["notes"])
-        return Report(Summary(**summary), tables, content["sources"], content["assumed"], notes)
+        return Report(Summary(**summary), tables, content["sources"], assumed, notes)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
         raise UsageError(
             Fault(

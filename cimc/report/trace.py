@@ -71,8 +71,8 @@ def write_trace(
 
 
 def _note(simulation: Simulation, written: int) -> str:
-    kept = len(simulation.outcome.trace)
-    return f"cut short: {written} slices, of the first {kept} of {simulation.instructions} instructions"
+    kept, all_ = len(simulation.outcome.trace), simulation.instructions
+    return f"cut short: {written} slices, of the first {kept} of {all_} instructions"
 
 
 def _new_thread(unit: str, threads: dict[str, tuple[int, int]]) -> Iterator[dict[str, object]]:

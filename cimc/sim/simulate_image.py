@@ -44,8 +44,9 @@ OFF, READY, LOOKING = range(3)
     TRACE,  # next free row
     TRACE_END,
     SAMPLE_ENDS,
+    MOVED,  # from a moment to the cell that says by how much it has moved
     HEADER,
-) = range(15)
+) = range(16)
 
 PLACE_OP, PLACE_ARG, PLACE_CONDS, PLACE_CONDS_END, PLACE = range(5)
 COND_LOOP, COND_KIND, COND = range(3)
@@ -219,6 +220,7 @@ SIZES: Mapping[str, int] = {
     "trace": TRACE_ROW,
     "end": 1,
     "moment": 1,
+    "moved": 1,
     "flag": 1,
     "snap": 1,
 }

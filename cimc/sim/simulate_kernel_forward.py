@@ -5,7 +5,8 @@ iteration (or has not moved and lies before all starts in between, so that it de
 iterations in between will repeat for ever, `shift` later each time: every start is a maximum of
 moments, and maxima move with their arguments. What remains of the loop is then added up instead of
 executed. Brent's cycle search finds the period, so a loop whose state repeats every second
-iteration is no special case. Only loops are tried whose units no other unfinished stream uses, and
+iteration is no special case. Parts of a loop that share neither units nor buffers may move at
+different speeds. Only loops are tried whose units no other unfinished stream uses, and
 whose progress no other stream makes, too; what they wait for must have happened.
 """
 
@@ -65,7 +66,7 @@ def _needs(m: Integers, loop: int) -> tuple[int, int]:
 
 @inner
 def _snapshot(m: Integers, stream: int, loop: int) -> None:
-    """Keep moments, flags, events, executions and stalls, in this order."""
+    """Keep moments, flags, counts of events, executions and stalls, in this order."""
     leave(m, loop)
     at = m[loop + col.LOOP_SNAP]
     for member in range(m[loop + col.LOOP_MOMENTS], m[loop + col.LOOP_UNITS]):
@@ -88,20 +89,32 @@ def _snapshot(m: Integers, stream: int, loop: int) -> None:
 
 @inner
 def _shift(m: Integers, stream: int, loop: int) -> int:
-    """By how much the loop's state has moved since the snapshot; -1 if it is another one."""
+    """By how much the loop's state has moved since the snapshot; -1 if it is another one.
+
+    Moments stand in groups, parted by 0, that do not depend on each other: each group may move by
+    an amount of its own, but only those that move most may push the front. That amount is returned.
+    """
     lowest = m[loop + col.LOOP_LOWEST]
     shift = 0
+    own = 0  # of the group
+    is_mixed = False
     still = -1  # latest moment that has not moved
     at = m[loop + col.LOOP_SNAP]
     for member in range(m[loop + col.LOOP_MOMENTS], m[loop + col.LOOP_WAITED]):
         now = m[m[member]]
         moved = now - m[at]
         at += 1
-        if moved == 0:
+        if m[member] != 0:
+            m[m[member] + m[col.MOVED]] = moved
+        if m[member] == 0:
+            own = 0
+        elif moved == 0:
             still = max(still, now)
-        elif shift == 0:
-            shift = moved
-        elif moved != shift:
+        elif own == 0:
+            own = moved
+            is_mixed = is_mixed or (shift != 0 and moved != shift)
+            shift = max(shift, moved)
+        elif moved != own:
             return -1
     for member in range(m[loop + col.LOOP_WAITED], m[loop + col.LOOP_FLAGS]):
         now = m[m[member]]
@@ -119,7 +132,29 @@ def _shift(m: Integers, stream: int, loop: int) -> int:
         return -1
     if shift > 0 and still >= lowest:
         return -1
+    if is_mixed and not _only_the_fastest_push(m, loop, shift):
+        return -1
     return int(shift)
+
+
+@inner
+def _moved(m: Integers, step: int) -> int:
+    """By how much the first unit of a step has moved since the snapshot."""
+    return int(m[m[m[step + col.STEP_EFFECTS] + col.EFFECT_MOMENT] + m[col.MOVED]])
+
+
+@inner
+def _only_the_fastest_push(m: Integers, loop: int, shift: int) -> bool:
+    """Whether all steps that moved the front since the snapshot have moved by `shift`."""
+    at = m[loop + col.LOOP_SNAP] + m[loop + col.LOOP_UNITS] - m[loop + col.LOOP_MOMENTS]
+    at += m[loop + col.LOOP_LISTS_END] - m[loop + col.LOOP_LISTS]
+    at += (m[loop + col.LOOP_STEPS_END] - m[loop + col.LOOP_STEPS]) // col.STEP
+    for step in range(m[loop + col.LOOP_STEPS], m[loop + col.LOOP_STEPS_END], col.STEP):
+        for need in range(m[step + col.STEP_NEEDS], m[step + col.STEP_NEEDS_END], col.NEED):
+            if m[need + col.NEED_STALL] != m[at] and _moved(m, step) != shift:
+                return False
+            at += 1
+    return True
 
 
 @inner
@@ -197,67 +232,56 @@ def _repeat_events(
     parts = made(m, events)
     if before > 0:
         parts -= m[event_at(m, events, before - 1) + col.EVENT_TOTAL]
-    later = 0
-    at = m[loop + col.LOOP_SNAP]
-    for member in range(m[loop + col.LOOP_MOMENTS], m[loop + col.LOOP_WAITED]):
-        if m[member] == m[events + col.LIST_MOMENT] and m[m[member]] != m[at]:
-            later = shift
-        at += 1
+    later = m[m[events + col.LIST_MOMENT] + m[col.MOVED]]
     behind = shift if m[stream + col.STREAM_ORDER] != m[loop + col.LOOP_SNAP_ORDER] else 0
     for n in range(1, times + 1):
         for number in range(before, before + count):
             event = event_at(m, events, number)
             total = m[event + col.EVENT_TOTAL] + n * parts
-            time, order = (
-                m[event + col.EVENT_TIME] + n * later,
-                m[event + col.EVENT_ORDER] + n * behind,
-            )
-            append(m, events, total, time, order, stream)
+            moment = m[event + col.EVENT_TIME] + n * later
+            order = m[event + col.EVENT_ORDER] + n * behind
+            append(m, events, total, moment, order, stream)
     wake(m, col.WAITS_PROGRESS, events)
 
 
 @inner
 def _skip(m: Integers, stream: int, loop: int, shift: int, times: int) -> None:
     """Add `times` repetitions of what happened since the snapshot."""
-    total = shift * times
-    at = m[loop + col.LOOP_SNAP]
-    kept = at + m[loop + col.LOOP_UNITS] - m[loop + col.LOOP_MOMENTS]
+    kept = m[loop + col.LOOP_SNAP] + m[loop + col.LOOP_UNITS] - m[loop + col.LOOP_MOMENTS]
     for member in range(m[loop + col.LOOP_LISTS], m[loop + col.LOOP_LISTS_END]):
         _repeat_events(m, stream, loop, m[member], m[kept], shift, times)
         kept += 1
     for member in range(m[loop + col.LOOP_MOMENTS], m[loop + col.LOOP_WAITED]):
-        if m[m[member]] != m[at]:
-            m[m[member]] += total
-        at += 1
+        if m[member] != 0:
+            m[m[member]] += m[m[member] + m[col.MOVED]] * times
     for step in range(m[loop + col.LOOP_STEPS], m[loop + col.LOOP_STEPS_END], col.STEP):
         count = m[step + col.STEP_EXECUTED] - m[kept]
         kept += 1
         if count > 0:
             m[step + col.STEP_EXECUTED] += count * times
-            m[step + col.STEP_LAST_END] += total
-            m[stream + col.STREAM_LATEST] = max(
-                m[stream + col.STREAM_LATEST], m[step + col.STEP_LAST_END]
-            )
+            m[step + col.STEP_LAST_END] += _moved(m, step) * times
+            end = m[step + col.STEP_LAST_END]
+            m[stream + col.STREAM_LATEST] = max(m[stream + col.STREAM_LATEST], end)
     first, end = _needs(m, loop)
     for need in range(first, end, col.NEED):
         m[need + col.NEED_STALL] += (m[need + col.NEED_STALL] - m[kept]) * times
         kept += 1
     if m[stream + col.STREAM_FRONT] != m[loop + col.LOOP_SNAP_FRONT]:
-        m[stream + col.STREAM_FRONT] += total
+        m[stream + col.STREAM_FRONT] += shift * times
     if m[stream + col.STREAM_ORDER] != m[loop + col.LOOP_SNAP_ORDER]:
-        m[stream + col.STREAM_ORDER] += total
-    m[loop + col.LOOP_HIGHEST] += total
+        m[stream + col.STREAM_ORDER] += shift * times
+    m[loop + col.LOOP_HIGHEST] += shift * times
 
 
 @inner
 def _room(m: Integers, stream: int, loop: int) -> int:
-    """How far starts may move until they push something that has not moved since the snapshot."""
-    room = FAR
+    """How far starts may move: not past what has not moved since the snapshot, nor a limit."""
+    room = m[col.MAX_CYCLES] - m[loop + col.LOOP_HIGHEST]
     if m[stream + col.STREAM_FRONT] == m[loop + col.LOOP_SNAP_FRONT]:
-        room = m[stream + col.STREAM_FRONT] - m[loop + col.LOOP_HIGHEST]
+        room = min(room, m[stream + col.STREAM_FRONT] - m[loop + col.LOOP_HIGHEST])
     if m[stream + col.STREAM_ORDER] == m[loop + col.LOOP_SNAP_ORDER]:
         room = min(room, m[stream + col.STREAM_ORDER] - m[loop + col.LOOP_HIGHEST])
-    return room
+    return int(room)
 
 
 @inner

@@ -54,6 +54,7 @@ def new_image(rows: Rows, samples: int, trace: int) -> Image:
         "trace": trace,
         "end": samples,
         "moment": rows.moments,
+        "moved": rows.moments,
         "flag": len(rows.flags),
         "snap": rows.snap,
     }
@@ -88,6 +89,7 @@ def _start(image: Image, samples: int) -> None:
     cells[col.TRACE] = bases["trace"]
     cells[col.TRACE_END] = bases["trace"] + image.rows["trace"] * col.TRACE_ROW
     cells[col.SAMPLE_ENDS] = bases["end"]
+    cells[col.MOVED] = bases["moved"] - bases["moment"]
     cells[col.HEAP] = image.rows["stream"]
     streams = np.arange(image.rows["stream"])
     uses = image.row("unit", image.column("use", 0))

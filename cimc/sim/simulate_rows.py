@@ -34,6 +34,7 @@ class _Touched:
     waits: list[int] = field(default_factory=list)  # places
     lists: set[int] = field(default_factory=set)
     conditions: set[tuple[int, str]] = field(default_factory=set)
+    published: set[tuple[int, ...]] = field(default_factory=set)  # moments of one signal
 
     def add(self, other: _Touched) -> None:
         self.moments |= other.moments
@@ -43,6 +44,7 @@ class _Touched:
         self.waits += other.waits
         self.lists |= other.lists
         self.conditions |= other.conditions
+        self.published |= other.published
 
 
 Row = tuple[int, ...]
@@ -181,7 +183,7 @@ class Rows:
         forwards = all(len(self.plan.publishers[names[q]]) == 1 for q in touched.lists)
         has_last = bool({(number, "last"), (number, "not-last")} & touched.conditions)
         runs = (
-            sorted(touched.moments),
+            self.groups(touched, first_step),
             sorted(touched.waited),
             sorted(touched.flags),
             sorted(unit for unit in touched.units if self.plan.units[unit]),
@@ -202,6 +204,43 @@ class Rows:
             kept += self.steps[-1][col.STEP_NEEDS_END] - self.steps[first_step][col.STEP_NEEDS]
         self.snap += kept
         return touched
+
+    def groups(self, touched: _Touched, first_step: int) -> list[int]:
+        """The moments of a loop in groups that do not depend on each other, with -1 between.
+
+        Two moments belong together where a step of the loop needs or raises both; one that no step
+        raises stays as it is and connects nothing.
+        """
+        parent: dict[int, int] = {}
+
+        def root(moment: int) -> int:
+            while parent[moment] != moment:
+                parent[moment] = parent[parent[moment]]
+                moment = parent[moment]
+            return moment
+
+        links = [self.links(step) for step in range(first_step, len(self.steps))]
+        links += [(list(moments), []) for moments in touched.published]
+        for raised, _ in links:
+            parent.update((moment, moment) for moment in raised)
+        for raised, needed in links:
+            roots = {root(moment) for moment in (*raised, *needed) if moment in parent}
+            parent.update((other, min(roots)) for other in roots)
+        found: dict[int, list[int]] = {}
+        for moment in sorted(touched.moments):
+            found.setdefault(root(moment) if moment in parent else -1, []).append(moment)
+        return [moment for group in found.values() for moment in (*group, -1)]
+
+    def links(self, step: int) -> tuple[list[int], list[int]]:
+        """Moments that a step raises, and those that it needs."""
+        row = self.steps[step]
+        needs = self.needs[row[col.STEP_NEEDS] : row[col.STEP_NEEDS_END]]
+        effects = self.effects[row[col.STEP_EFFECTS] : row[col.STEP_EFFECTS_END]]
+        turns = self.turns[row[col.STEP_TURNS] : row[col.STEP_TURNS_END]]
+        raised = [moment for moment, _ in effects]
+        raised += [first + slot for _, first, slots in turns if first >= 0 for slot in range(slots)]
+        needed = [first + slot for first, flag, n in needs for slot in range(n if flag >= 0 else 1)]
+        return raised, needed
 
     def pack_step(self, step: Step, loop: int, found: _Touched) -> None:
         stream, cycles, release = step.stream, step.cost.cycles, step.release
@@ -285,8 +324,9 @@ class Rows:
         self.publishes.append((number, node.count, ready))
         if number >= 0:
             found.lists.add(number)
-            found.moments.add(self.list_rows[number][col.LIST_MOMENT])
-            found.moments.update(moment for moment in (ready,) if moment >= 0)
+            moments = (self.list_rows[number][col.LIST_MOMENT], *([ready] if ready >= 0 else []))
+            found.moments.update(moments)
+            found.published.add(moments)
 
     def pack_await(self, node: Await, stream: int, found: _Touched) -> None:
         number = self.lists.get(node.buffer, -1)
