@@ -251,6 +251,7 @@ class _Walk:
             )
         lowering.function(site)
         site.refuse_unknown_attributes()
+        site.refuse_missing_outputs()
         for op in site.ops:
             self._refuse_raw(site, op)
             for fault in type_faults(op):

@@ -9,7 +9,7 @@ from onnx import ValueInfoProto
 
 from cimc.errors import Fault, UnsupportedError, UsageError, raise_if
 from cimc.frontend import codes
-from cimc.frontend.tensors import ELEMENT_TYPES, MAX_ELEMENTS, element_name, is_too_large
+from cimc.frontend.tensors import ELEMENT_TYPES, LIMITS, element_name, is_too_large
 from cimc.ir.graph import Value
 from cimc.ir.types import Type
 
@@ -57,7 +57,7 @@ def static_inputs(
             faults.append(
                 Fault(
                     f"input {entry.name} is too large",
-                    f"at most {MAX_ELEMENTS} elements",
+                    LIMITS,
                     str(shape),
                     code=codes.TOO_LARGE,
                 )

@@ -19,7 +19,9 @@ from cimc.errors import Fault, UnsupportedError
 from cimc.frontend import codes
 from cimc.ir.types import Array, bits_of, int_range, is_integer, numpy_dtype
 
-MAX_ELEMENTS = 2**31 - 1  # of any tensor, stored or computed
+MAX_ELEMENTS = 2**31 - 1  # of any tensor, stored or computed, also along one axis
+MAX_AXES = 32  # what NumPy 1 can hold
+LIMITS = f"at most {MAX_ELEMENTS} elements and {MAX_AXES} axes"
 
 # ONNX element type -> the IR's; what is not here (strings, complex, bfloat16, float8) is refused
 ELEMENT_TYPES: dict[int, str] = {
@@ -55,8 +57,9 @@ _TYPED_FIELDS: dict[str, str] = {
 
 
 def is_too_large(shape: tuple[int, ...]) -> bool:
-    """True for shapes of more elements than any tensor may have, also along one axis."""
-    return math.prod(shape) > MAX_ELEMENTS or any(extent > MAX_ELEMENTS for extent in shape)
+    """True for shapes beyond `LIMITS`."""
+    longest = max(shape, default=0)
+    return len(shape) > MAX_AXES or max(longest, math.prod(shape)) > MAX_ELEMENTS
 
 
 def element_name(number: int) -> str:
@@ -125,7 +128,7 @@ def tensor_faults(tensor: TensorProto, files: ExternalFiles, weights: bool) -> I
     if is_too_large(shape):
         yield Fault(
             f"tensor {tensor.name!r} is too large",
-            f"at most {MAX_ELEMENTS} elements",
+            LIMITS,
             f"shape {shape}",
             code=codes.TOO_LARGE,
         )

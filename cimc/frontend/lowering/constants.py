@@ -97,6 +97,8 @@ def size(site: Site) -> None:
 @lowers("Range", note="constant operands")
 def range_(site: Site) -> None:
     """start, start + delta ... below limit."""
+    if any(site.kind(index).elements != 1 for index in range(3)):
+        site.refuse("the operands of Range are single numbers", code=codes.SHAPES)
     start, limit, delta = (site.array(index).reshape(()) for index in range(3))
     with np.errstate(all="ignore"):
         count = np.ceil((np.float64(limit) - np.float64(start)) / np.float64(delta))

@@ -47,7 +47,6 @@ def pool_type(site: Site, x: Value) -> tuple[Window, Type]:
 @lowers("MaxPool", note="without its Indices output")
 def max_pool(site: Site) -> None:
     """Keeps the quantization of its input."""
-    site.refuse_output(1, "Indices")
     x = site.value()
     view, kind = pool_type(site, x)
     out = site.out(replace(kind, quant=x.type.quant))
@@ -160,9 +159,6 @@ def batch_norm(site: Site) -> None:
             have="training_mode = 1" if site.attr_int("training_mode") else "spatial = 0",
             help_="export the model for inference (model.eval() in PyTorch)",
         )
-    if site.version >= 14:
-        for index in (1, 2):
-            site.refuse_output(index, "running statistics")
     x = site.value()
     if len(x.shape) < 2 or any(site.kind(i).shape != (x.shape[1],) for i in range(1, 5)):
         have = ", ".join(str(site.kind(i)) for i in range(5))
@@ -215,8 +211,6 @@ def group_norm(site: Site) -> None:
 @lowers("LayerNormalization", note="without its Mean and InvStdDev outputs")
 def layer_norm(site: Site) -> None:
     """One layer_norm."""
-    for index in (1, 2):
-        site.refuse_output(index, "statistics")
     x = site.value()
     axis = site.axis(site.attr_int("axis", -1), len(x.shape))
     epsilon = site.attr_float("epsilon", 1e-5)

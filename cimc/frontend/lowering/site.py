@@ -12,7 +12,7 @@ from onnx import AttributeProto, NodeProto, helper
 
 from cimc.errors import Fault, UnsupportedError
 from cimc.frontend import codes
-from cimc.frontend.tensors import MAX_ELEMENTS, is_too_large
+from cimc.frontend.tensors import LIMITS, is_too_large
 from cimc.ir import ops
 from cimc.ir.graph import Op, Value, digest_of
 from cimc.ir.types import Array, Type, dtype_of, numpy_dtype
@@ -220,10 +220,14 @@ class Site:
         """True if somebody reads that output."""
         return index < len(self.node.output) and self.node.output[index] in self.read
 
-    def refuse_output(self, index: int, what: str) -> None:
-        """Refuse nodes whose optional output `index` is asked for."""
-        if self.wants(index):
-            self.refuse(f"the {what} output of {self.op_type} is not supported")
+    def refuse_missing_outputs(self) -> None:
+        """Refuse a node of which an output is read that the lowering did not make."""
+        made = {op.out.name for op in self.ops} | set(self.results)
+        for index, name in enumerate(self.node.output):
+            if self.wants(index) and name not in made:
+                formal = self.schema.outputs[index:] if self.schema is not None else []
+                shown = formal[0].name if formal else f"number {index}"
+                self.refuse(f"the output {shown} of {self.op_type} is not supported")
 
     def out(self, kind: Type, index: int = 0) -> Value:
         """The value of output `index`, of that type."""
@@ -292,7 +296,7 @@ class Site:
         if is_too_large(kind.shape):
             self.refuse(
                 f"{self.op_type} makes a tensor that is too large",
-                f"at most {MAX_ELEMENTS} elements",
+                LIMITS,
                 str(kind),
                 code=codes.TOO_LARGE,
             )
