@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cimc.ir import ops
 from cimc.ir.evaluate.numbers import Numbers, requantized
-from cimc.ir.rewrite import Rewrite
+from cimc.ir.types import Array
 
 Integers = NDArray[np.int64]
 _STEPS = (0, 1, -1, 2, -2, 3, -3)  # units in the last place from the nearest multiplier
@@ -39,10 +39,17 @@ class Sums:
     bias: Integers
 
 
-def same_results(new: Rewrite, op: ops.Requant, before: Sums, after: Sums) -> Scale | None:
-    """A scale with which sums `after` give what sums `before` gave; None if none was found."""
-    scale = _scale_of(new, op, before.factor.shape)
-    if scale is None or not (scale.multiplier > 0).all():
+def same_results(
+    op: ops.Requant, multiplier: Array | None, shift: Array | None, before: Sums, after: Sums
+) -> Scale | None:
+    """A scale with which sums `after` give what sums `before` gave; None if none was found.
+
+    multiplier, shift  the constants of `op`; None where they are computed
+    """
+    if multiplier is None or (shift is None) != (op.shift is None):
+        return None
+    scale = _scale(multiplier, shift, before.factor.shape)
+    if not (scale.multiplier > 0).all():
         return None
     want = _thresholds(op, before, scale)
     found: Scale | None = None
@@ -58,16 +65,12 @@ def same_results(new: Rewrite, op: ops.Requant, before: Sums, after: Sums) -> Sc
     return None
 
 
-def _scale_of(new: Rewrite, op: ops.Requant, channels: tuple[int, ...]) -> Scale | None:
-    array = new.array(op.multiplier)
-    if array is None:
-        return None
-    if op.shift is None:
-        return Scale(np.broadcast_to(array.reshape(-1), channels).astype(np.float32), None)
-    shift = new.array(op.shift)
+def _scale(multiplier: Array, shift: Array | None, channels: tuple[int, ...]) -> Scale:
+    """One entry for each channel."""
     if shift is None:
-        return None
-    integers = (np.broadcast_to(a.reshape(-1), channels).astype(np.int64) for a in (array, shift))
+        return Scale(np.broadcast_to(multiplier.reshape(-1), channels).astype(np.float32), None)
+    tables = (multiplier, shift)
+    integers = (np.broadcast_to(a.reshape(-1), channels).astype(np.int64) for a in tables)
     return Scale(*integers)
 
 

@@ -19,7 +19,8 @@ Graph (`cimc.ir.graph`; the ops are the classes of `cimc.ir.ops`)
 
     graph      "graph" string op* "return" name,*
     op         name ":" type "=" mnemonic operand,* attributes? nodes?
-    operand    name | "_" | "[" name,* "]"          "_": an optional operand that is absent
+    operand    name | "_" | "[" name,* "]"          "_": an optional operand that is absent, which
+                                                    the last ones may be without it
     nodes      "@" "(" string,* ")"                 the ONNX nodes that the op stands for
 
 An op makes one value, of the name and type on its left; a value is made once and before it is read.

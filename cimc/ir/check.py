@@ -165,6 +165,11 @@ def _shape_needs(op: Op) -> Iterator[str]:
                 yield "a bias that broadcasts to the result"
         case ops.Lut(x=x, table=table) if table.shape != (2 ** bits_of(x.type.dtype),):
             yield "one table entry for each value of x"
+        case ops.Requant(x=x, axis=axis, gain=gain, bias=bias):
+            channels = x.shape[axis] if x.shape else 1
+            for name, value in (("gain", gain), ("bias", bias)):
+                if value is not None and value.type.elements not in (1, channels):
+                    yield f"a {name} of 1 or {channels} elements"
 
 
 def _element_needs(op: Op) -> Iterator[str]:
@@ -174,8 +179,9 @@ def _element_needs(op: Op) -> Iterator[str]:
             yield "a float operand and an integer result"
         case ops.Dequantize(x=x) if not x.type.is_integer or out.is_integer:
             yield "an integer operand and a float result"
-        case ops.Requant(x=x) if x.type.dtype != "i32":
-            yield "an i32 operand"
+        case ops.Requant(x=x, gain=gain, bias=bias):
+            if any(v is not None and v.type.dtype != "i32" for v in (x, gain, bias)):
+                yield "an i32 operand, gain and bias"
         case ops.Conv(x=x, w=w) | ops.ConvTranspose(x=x, w=w) | ops.Matmul(a=x, b=w):
             yield from _product_needs(x.type, w.type, op.bias.type if op.bias else None, out)
         case ops.Unary(fn=fn):

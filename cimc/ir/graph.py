@@ -7,8 +7,8 @@
     return %a
 
 One op per line: result, type, mnemonic, operands (`_` where an optional one is absent, `[%a, %b]`
-for a list), the attributes that differ from their defaults, and after `@` the ONNX nodes that the
-op stands for.
+for a list; absent ones whose default is None are left out at the end), the attributes that differ
+from their defaults, and after `@` the ONNX nodes that the op stands for.
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ def registered_ops() -> tuple[type[Op], ...]:
 
 
 def operand_fields(op: type[Op]) -> tuple[tuple[str, str], ...]:
-    """Names of an op's operand fields, each with `one`, `optional` or `list`."""
+    """Names of an op's operand fields, each with `one`, `optional`, `list` or `extra`.
+
+    An `extra` operand is an optional one whose default is None; such ones come last.
+    """
     if op not in _OPERANDS:
         _OPERANDS[op] = tuple(_operand_fields(op))
     return _OPERANDS[op]
@@ -104,7 +107,7 @@ def _operand_fields(op: type[Op]) -> Iterator[tuple[str, str]]:
         elif typing.get_origin(hint) is tuple and typing.get_args(hint)[0] is Value:
             yield item.name, "list"
         elif isinstance(hint, types.UnionType) and Value in typing.get_args(hint):
-            yield item.name, "optional"
+            yield item.name, "optional" if item.default is dataclasses.MISSING else "extra"
 
 
 def attribute_fields(op: type[Op]) -> tuple[dataclasses.Field[object], ...]:
@@ -152,6 +155,8 @@ def op_text(op: Op) -> str:
             shown.append("[" + ", ".join(str(item) for item in held) + "]")
         else:
             shown.append("_" if held is None else str(held))
+    while shown and shown[-1] == "_" and operand_fields(type(op))[len(shown) - 1][1] == "extra":
+        shown.pop()
     given = {
         item.name: getattr(op, item.name)
         for item in attribute_fields(type(op))
@@ -331,11 +336,13 @@ def scan_op(scanner: text.Scanner, values: Mapping[str, Value], tensors: dict[st
     op = _OPS[mnemonic]
     given: dict[str, object] = {"out": out}
     for position, (field_name, kind) in enumerate(operand_fields(op)):
+        if kind == "extra" and not scanner.peek(","):
+            break
         if position:
             scanner.take(",")
         if kind == "list":
             given[field_name] = tuple(_scan_list(scanner, values))
-        elif kind == "optional" and scanner.accept("_"):
+        elif kind in ("optional", "extra") and scanner.accept("_"):
             given[field_name] = None
         else:
             given[field_name] = _scan_value(scanner, values)

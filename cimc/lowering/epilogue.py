@@ -138,7 +138,8 @@ def can_fuse(op: Op, heavy: Op, inside: Collection[str]) -> bool:
     channel = len(heavy.out.shape) - 1 if isinstance(heavy, ops.Matmul) else 1
     match op:
         case ops.Requant():
-            shared = op.multiplier.type.elements == 1
+            tables = (op.multiplier, op.shift, op.gain, op.bias)
+            shared = all(table is None or table.type.elements == 1 for table in tables)
             along = op.axis % len(op.x.shape) == channel
             return op.x.name == heavy.out.name and (shared or along)
         case ops.Lut():
@@ -225,27 +226,21 @@ class _Epilogue:
         }
         self.held: dict[str, View] = {}
         self.instrs: list[Instr] = []
-        self.bias: View | None = None
+        self.bias: NDArray[np.int32] | None = None
 
     def sums(self, bias: NDArray[np.int32] | None) -> None:
         """The exact sums with their bias, written only where another layer reads them."""
         heavy = self.builder.op(self.layer)
-        if bias is not None:
-            self.bias = self.channel_view(f"{self.layer.name}.bias", bias)
+        self.bias = bias
         if heavy.out.name not in self.shown:
             return
         dst = self.result(heavy.out)
-        if self.bias is None:
+        if bias is None:
             self.instrs.append(self.copy(dst, self.tile.acc_view()))
-        elif not self.cut:
-            self.instrs.append(
-                Accumulate(dst, self.tile.acc_view(), self.bias, layer=self.layer.name)
-            )
-        else:
-            total = self.local(heavy.out)
-            self.instrs.append(
-                Accumulate(total, self.tile.acc_view(), self.bias, layer=self.layer.name)
-            )
+            return
+        added, total = self.bias_view(bias), self.local(heavy.out) if self.cut else dst
+        self.instrs.append(Accumulate(total, self.tile.acc_view(), added, layer=self.layer.name))
+        if self.cut:
             self.instrs.append(self.copy(dst, total))
 
     def add(self, op: Op) -> None:
@@ -276,19 +271,40 @@ class _Epilogue:
         shift = (
             None if op.shift is None else self.channel_view(f"{name}.shift", self.known(op.shift))
         )
+        gain = None if op.gain is None else self.channel_view(f"{name}.gain", self.known(op.gain))
+        bias = self.total_bias(op)
         zero = op.out.type.quant.zero if op.out.type.quant is not None else 0
         return Rescale(
             dst,
             self.tile.acc_view(),
-            self.bias,
+            None if bias is None else self.bias_view(bias),
             multiplier,
             shift,
             zero,
             op.low,
             op.high,
             write_bounds=bounds,
+            gain=gain,
             layer=self.layer.name,
         )
+
+    def total_bias(self, op: ops.Requant) -> NDArray[np.int32] | None:
+        """What to add after the gain: (sum + b)*gain + bias = sum*gain + (b*gain + bias).
+
+        It wraps as the sums do, whose 32 bits hold the result.
+        """
+        if op.gain is None and op.bias is None:
+            return self.bias
+        total = np.zeros(1, np.int64) if self.bias is None else self.bias.astype(np.int64)
+        if op.gain is not None:
+            total = total * self.known(op.gain).reshape(-1).astype(np.int64)
+        if op.bias is not None:
+            total = total + self.known(op.bias).reshape(-1).astype(np.int64)
+        return total.astype(np.int32) if total.any() else None
+
+    def bias_view(self, bias: NDArray[np.int32]) -> View:
+        """What is added to the sums, seen from the tile."""
+        return self.channel_view(f"{self.layer.name}.bias", bias)
 
     def lookup(self, op: ops.Lut, dst: View, bounds: tuple[Bound, ...]) -> Lookup:
         """One table entry per element."""

@@ -170,13 +170,13 @@ def _(form: Accumulate, to: Encoder, instr: Instr) -> None:
 
 @_form.register
 def _(form: Rescale, to: Encoder, instr: Instr) -> None:
-    views = (form.dst, form.acc, form.multiplier, form.bias, form.shift)
-    for view in (form.acc, form.bias, form.shift):
+    views = (form.dst, form.acc, form.multiplier, form.bias, form.shift, form.gain)
+    for view in (form.acc, form.bias, form.shift, form.gain):
         _need(to, view, "i32")
     _need(to, form.multiplier, "f32" if form.shift is None else "i32")
     _range(to, form.dst, form.low, form.high)
     settings = [to.kind(form.dst), form.zero, form.low, form.high]
-    settings += [form.bias is not None, form.shift is not None]
+    settings += [form.bias is not None, form.shift is not None, form.gain is not None]
     _elementwise(to, instr, codes.RESCALE, views, form.write_bounds, settings)
 
 

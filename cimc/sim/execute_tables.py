@@ -82,8 +82,8 @@ def separate(code: Ints, at: int, pos: Ints, n: int) -> bool:
 def rescale(code: Ints, q: int, pos: Ints, idx: Ints, cells: Cells) -> bool:
     """Payload: n_axes, m, axes, n_bounds, limits, low, high of dst, kind of dst, zero, low, high,
 
-    has bias, has shift, `separate` of dst, acc, multiplier (, bias) (, shift).
-    Positions: dst, acc, multiplier, bias or 0, shift or 0, bounds.
+    has bias, has shift, has gain, `separate` of dst, acc, multiplier, bias, shift, gain.
+    Positions: dst, acc, multiplier, bias or 0, shift or 0, gain or 0, bounds.
     """
     n_axes, m = code[q], code[q + 1]
     axes = q + 2
@@ -92,9 +92,9 @@ def rescale(code: Ints, q: int, pos: Ints, idx: Ints, cells: Cells) -> bool:
     n_bounds = code[limits - 1]
     at = limits + n_bounds
     kind, zero, low, high = code[at + 2], code[at + 3], code[at + 4], code[at + 5]
-    biased, shifted = code[at + 6], code[at + 7]
+    biased, shifted, gained = code[at + 6], code[at + 7], code[at + 8]
     i32, m32 = cells.i32, cells.marks32
-    if not separate(code, at + 8, pos, m - n_bounds):
+    if not separate(code, at + 9, pos, m - n_bounds):
         return False
     for _ in range(runs_of(code, axes, n_axes, m, idx)):
         begin, end = interval(code, limits, m - n_bounds, n_bounds, pos, inner, code[inner])
@@ -105,11 +105,17 @@ def rescale(code: Ints, q: int, pos: Ints, idx: Ints, cells: Cells) -> bool:
             if m32[a] != MARK32 or m32[f] != MARK32:
                 return False
             total = np.int64(i32[a])
+            if gained:
+                g = pos[5] + i * code[inner + 6]
+                if m32[g] != MARK32:
+                    return False
+                total *= np.int64(i32[g])
             if biased:
                 b = pos[3] + i * code[inner + 4]
                 if m32[b] != MARK32:
                     return False
-                total = np.int64(np.int32(total + np.int64(i32[b])))
+                total += np.int64(i32[b])
+            total = np.int64(np.int32(total))
             if shifted:
                 s = pos[4] + i * code[inner + 5]
                 if m32[s] != MARK32 or i32[s] < 0 or i32[s] > 62:

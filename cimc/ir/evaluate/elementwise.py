@@ -77,13 +77,21 @@ def dequantize(op: ops.Dequantize, held: Held) -> Array:
 
 @meaning(ops.Requant)
 def requant(op: ops.Requant, held: Held) -> Array:
-    """Float32 product and rint, or 64-bit product and shift."""
+    """Exact gain and bias, then float32 product and rint, or 64-bit product and shift."""
     x, rank = held[op.x.name], len(op.x.shape)
+    total: NDArray[np.int64] = x.astype(np.int64)
+    if op.gain is not None:
+        gain: NDArray[np.int64] = held[op.gain.name].astype(np.int64)
+        total = total * along(gain, op.axis, rank)
+    if op.bias is not None:
+        bias: NDArray[np.int64] = held[op.bias.name].astype(np.int64)
+        total = total + along(bias, op.axis, rank)
     multiplier = along(held[op.multiplier.name], op.axis, rank)
     shift = None
     if op.shift is not None:
         shift = along(held[op.shift.name].astype(np.int64), op.axis, rank)
-    out = requantized(x, multiplier, shift, zero_of(op.out.type), op.low, op.high)
+    sums = total.astype(np.int32)  # an accumulator wraps
+    out = requantized(sums, multiplier, shift, zero_of(op.out.type), op.low, op.high)
     return out.astype(numpy_dtype(op.out.type.dtype))
 
 

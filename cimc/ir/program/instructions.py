@@ -188,10 +188,10 @@ class Accumulate(Instr):
 @register_instr
 @dataclass(frozen=True, slots=True)
 class Rescale(Instr):
-    """The graph's `requant` on a tile: dst = requant(acc + bias), one table entry per element.
+    """The graph's `requant` on a tile: dst = requant(acc * gain + bias), entry by entry of tables.
 
     Tables that several elements share have stride 0. `zero`, `low` and `high` as in
-    `cimc.ir.ops.Requant`; a missing shift means float32 rounding.
+    `cimc.ir.ops.Requant`; a missing shift means float32 rounding, a missing gain is 1.
     """
 
     dst: View
@@ -203,6 +203,7 @@ class Rescale(Instr):
     low: int
     high: int
     write_bounds: tuple[Bound, ...] = ()
+    gain: View | None = None  # i32
     mnemonic: ClassVar[str] = "rescale"
     writes: ClassVar[tuple[str, ...]] = ("dst",)
 
@@ -210,8 +211,10 @@ class Rescale(Instr):
         """The evaluator's arithmetic on each element."""
         within = inside(self.write_bounds, self.dst, loops)
         sums = _ints(machine.read(self.acc, loops, within))
+        if self.gain is not None:
+            sums = sums * _ints(machine.read(self.gain, loops, within))
         if self.bias is not None:
-            sums = sums + machine.read(self.bias, loops, within).astype(np.int64)
+            sums = sums + _ints(machine.read(self.bias, loops, within))
         multiplier = cast(NDArray[np.float32], machine.read(self.multiplier, loops, within))
         shift = None
         if self.shift is not None:

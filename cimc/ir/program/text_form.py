@@ -38,12 +38,19 @@ def instr_text(instr: Instr) -> str:
         if item.name in ("when", "layer"):
             continue
         if item.name in view_fields(type(instr)):
-            accesses.append("_" if held is None else str(held))
+            if held is not None or item.name != _extra_view(type(instr)):
+                accesses.append("_" if held is None else str(held))
         elif item.default is dataclasses.MISSING or held != item.default:
             given.append(f"{item.name}={_field_text(held)}")
     parts = [instr.mnemonic, ", ".join(accesses)]
     parts += ["{" + ", ".join(given) + "}"] if given else []
     return " ".join(part for part in [*parts, _suffix(instr)] if part)
+
+
+def _extra_view(instr: type[Instr]) -> str | None:
+    """The last access, if it is absent by default: then it is not printed either."""
+    last = [item for item in dataclasses.fields(instr) if item.name in view_fields(instr)][-1:]
+    return next((item.name for item in last if item.default is None), None)
 
 
 def _suffix(instr: Instr) -> str:
@@ -226,7 +233,10 @@ def _scan_instr(scanner: text.Scanner) -> Instr:
         known = ", ".join(known.mnemonic for known in registered_instrs())
         raise scanner.error(f"an instruction ({known})", mnemonic) from None
     given: dict[str, object] = {}
+    extra = _extra_view(instr)
     for position, field_name in enumerate(view_fields(instr)):
+        if field_name == extra and not scanner.peek(","):
+            break
         if position:
             scanner.take(",")
         given[field_name] = _scan_view(scanner)
