@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cimc.errors import Fault, InternalError, VerifyError
 from cimc.ir.program import Machine
 from cimc.targets.rtm_ap import isa
-from cimc.targets.rtm_ap.pass_tables import NAMES, TABLES
+from cimc.targets.rtm_ap.pass_tables import NAMES, TABLES, packed_tables
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -157,10 +157,10 @@ class PackedArrays:
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
-        from cimc.targets.rtm_ap import kernels  # imports Numba
+        from cimc.targets.rtm_ap import run_kernels  # imports Numba
 
-        self._kernels = kernels
-        self._tables = kernels.packed_tables()
+        self._kernels = run_kernels
+        self._tables = packed_tables()
         cells = self.span.columns * self.span.domains
         self.cells = np.zeros((cells, self.span.lines // 64), np.uint64)
         self.valid: Bools = np.zeros(cells, np.bool_)
@@ -178,7 +178,7 @@ class PackedArrays:
         values = np.zeros((len(slots), self.span.lines), np.int64)
         cell = self._kernels.fetch(self.cells, self.valid, slots, values, self.span.domains)
         if cell >= 0:
-            raise _unwritten("read-out", divmod(cell, self.span.domains))
+            raise _unwritten("read-out", divmod(int(cell), self.span.domains))
         return values
 
     def run(self, code: isa.Code, slots: isa.Code, carries: int) -> None:
@@ -203,7 +203,7 @@ class PackedArrays:
             word = f"word {number}: {isa.word_of(int(code[number]))}"
             if why >= 0:
                 raise _unwritten(word, divmod(why, span.domains))
-            if why == self._kernels.CLASH:
+            if why == isa.CLASH:
                 raise _clashing(word)
             raise InternalError(Fault(f"{word} cannot be decoded", have=str(why)))
 

@@ -1,14 +1,15 @@
 """A plan for every macro layer: sample its column program in several styles, take the cheapest.
 
 One chunk from the middle of a layer is generated and priced; the others are like it. First the
-style is chosen (inputs at a time, layouts), then how many groups of arrays share the layer. Splitting
-input channels keeps shared sums, but adds partial sums outside; splitting output channels loses
-sharing. Whether weights are the program or data is decided by energy times time (unless the
+style is chosen (inputs at a time, layouts), then how many groups of arrays share the layer.
+Splitting input channels keeps shared sums, but adds partial sums outside; splitting output channels
+loses sharing. Whether weights are the program or data is decided by energy times time (unless the
 objective is energy): the two differ by an order of magnitude in both, in opposite directions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -117,9 +118,7 @@ class Chooser:
         objective = self.options.objective
         tile = self.tile()
         samples = [
-            figures
-            for style in self.styles()
-            for figures in self.sampled(style, tile, 1, 1)
+            figures for style in self.styles() for figures in self.sampled(style, tile, 1, 1)
         ]
         if not samples:
             yield from self._narrow(tile)
@@ -184,9 +183,7 @@ class Chooser:
         if self.options.level == 0 or space == 0:
             yield 1, 1
 
-    def sampled(
-        self, style: Style, tile: Tile, k_groups: int, c_groups: int
-    ) -> Iterator[Figures]:
+    def sampled(self, style: Style, tile: Tile, k_groups: int, c_groups: int) -> Iterator[Figures]:
         """The figures of a plan, from a chunk in the middle of its first group; none: no room."""
         shape = self.work.shape
         begin, end = next(iter(k_ranges(shape, k_groups)))
@@ -205,7 +202,7 @@ class Chooser:
         price = self._chunk_price(weights, piece, style)
         if price is None:
             return
-        chunks = -(-(-(-channels // c_groups)) // step)
+        chunks = math.ceil(math.ceil(channels / c_groups) / step)
         groups = len(list(k_ranges(shape, k_groups)))
         plan = Plan("program", tile, groups, c_groups, style)
         yield self._figures(plan, price.times(chunks), end - begin)
@@ -265,7 +262,9 @@ class Chooser:
         tile = replace(tile, parts=parts)
         step = min(_PRODUCTS // (shape.r * shape.s) or 1, shape.c)
         while step:
-            found = list(self.multiplied(Plan("multiply", tile, 1, 1, Style(step * shape.r * shape.s))))
+            found = list(
+                self.multiplied(Plan("multiply", tile, 1, 1, Style(step * shape.r * shape.s)))
+            )
             if found:
                 yield from found
                 return
@@ -293,8 +292,5 @@ def _middle_words(
     size = 5 * len(part.sums.temps) + len(part.sums.terms) + 5 * part.sums.rows
     words = np.empty(size, np.uint32)
     chunk = chunk_of(part.sums, input_bits)
-    count = kernels.emit_chunk(
-        chunk, places, reached.copy(), False, False, style.dead, words, 0
-    )
+    count = kernels.emit_chunk(chunk, places, reached.copy(), False, False, style.dead, words, 0)
     return None if count < 0 else words[:count]
-

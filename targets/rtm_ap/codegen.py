@@ -73,9 +73,7 @@ def spans_of(inputs: int, chunk: int) -> tuple[tuple[int, int], ...]:
     return tuple((begin, min(begin + chunk, inputs)) for begin in range(0, inputs, chunk))
 
 
-def parts_of(
-    weights: Ints, input_bits: int, style: Style, most_temps: int = 1 << 20
-) -> list[Part]:
+def parts_of(weights: Ints, input_bits: int, style: Style, most_temps: int = 1 << 20) -> list[Part]:
     """The chunks of weights[rows, inputs] @ x; each x is 0 .. 2**input_bits - 1."""
     return [
         part_of(weights[:, begin:end], input_bits, style.share, most_temps)

@@ -23,7 +23,10 @@ njit, njit_inner = jit.compiler(*_FILES), jit.compiler(*_FILES, inner=True)
 Ints = NDArray[np.int64]
 Codes = NDArray[np.uint32]
 _INTO, _ONTO, _PUT, _ADD, _HOLD, _SUM = isa.INTO, isa.ONTO, isa.PUT, isa.ADD, isa.HOLD, isa.SUM
-FULL, TOO_WIDE = -1, -2  # instead of a number of words: no free place for a temporary; too many bits
+FULL, TOO_WIDE = (
+    -1,
+    -2,
+)  # instead of a number of words: no free place for a temporary; too many bits
 
 
 @njit_inner
@@ -95,10 +98,12 @@ def _added(
     if negative:
         for i in range(len(total)):
             total[i] -= weight[v, i] << shift
-        return ((1 << _bits(high[v])) - 1 - offset[v]) << shift
+        complement: int = (1 << _bits(high[v])) - 1 - offset[v]
+        return complement << shift
     for i in range(len(total)):
         total[i] += weight[v, i] << shift
-    return offset[v] << shift
+    added: int = offset[v] << shift
+    return added
 
 
 @njit
@@ -139,7 +144,7 @@ def _place_temp(
 
 
 class Chunk(NamedTuple):
-    """The sums over one chunk of inputs: `cimc.passes._signed_sums.Sums` and bounds of its values."""
+    """The sums over one chunk of inputs (`cimc.passes._signed_sums.Sums`), bounds of all values."""
 
     start: Ints
     terms: Ints
@@ -190,9 +195,10 @@ def _slot(v: int, inputs: int, places: Places, state: Progress) -> int:
     """Slot of a value; notes which level of its bank is used."""
     if v < inputs:
         return places.input + v
-    place = state.where[v]
+    place: int = state.where[v]
     state.heads[place % places.banks] = place // places.banks
-    return places.temp + place * places.temp_bits + state.bits[v] - 1
+    found: int = places.temp + place * places.temp_bits + state.bits[v] - 1
+    return found
 
 
 @njit_inner

@@ -34,8 +34,8 @@ class ApLoad(Instr):
 
     The first `row_axes` axes of `src` run over the rows, the others over values; outside the bounds
     it is `fill` instead. Values are written in two's complement of `bits` bits, side by side in
-    `banks`, then on top of each other. `copies` spans of arrays, `apart` arrays from each other, get
-    the same. `fresh`: from now on the arrays hold nothing else.
+    `banks`, then on top of each other. `copies` spans of arrays, `apart` arrays from each other,
+    get the same. `fresh`: from now on the arrays hold nothing else.
     """
 
     src: View

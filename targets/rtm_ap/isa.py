@@ -1,22 +1,22 @@
 """Column operations as 32-bit words, and the passes that each one is.
 
-A controller holds a table of slots (where a value lies), the slot that results go to (`into`, `onto`)
-and a second operand (`hold`). A word is one operation over whole columns, bit-serial, lowest bit first:
+A controller holds a table of slots (where a value lies), the slot that results go to and a second
+operand. A word is one operation over whole columns, bit-serial, lowest bit first:
 
-    into %s  clear the cells of slot s, results go there    put %s    s to cleared cells
-    onto %s  results go to slot s, on top of its content    add %s    in place, at bit `shift`
-    hold %s  s is the first operand of sum, diff, mul ...   sum %s    held + (s << shift), to cleared cells
+    into s   clear the cells of slot s, results go there    put s    s, to cleared cells
+    onto s   results go to slot s, on top of its content    add s    in place, from bit `shift` on
+    hold s   s is the first operand of sum, mul ...         sum s    held + s, to cleared cells
 
     word   opcode:5 | width:6 | shift:5 | flags:2 | slot:14      (from bit 0 up)
     slot   column:12 | domain:8 | layout:2 | bits:6
 
-Layouts: "across" has bit i in column + i, all in one domain (no shift between bits); "along" has bit i
-in domain + i of one column; "down" has it in domain - i. Operands of one word lie in different
-columns. The carry has a column of its own, counted from the array's last column.
+Layouts: "across" has bit i in column + i, all in one domain (no shift between bits); "along" has
+bit i in domain + i of one column; "down" has it in domain - i. Operands of one word lie in
+different columns. The carry has a column of its own; the last columns of an array take turns.
 
 Numbers are unsigned and results fit `width` (the compiler proves it), so the carry is 0 after every
 word. NOT takes the complement of the operand within its bits: 2**bits - 1 - value. The signed words
-(sadd, ssub, ssum, sdiff) extend two's complement operands and wrap; they clear the carry themselves.
+(sadd, ssub, ssum, sdiff) extend two's complement operands and wrap; they clear the carry at last.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ ACROSS, ALONG, DOWN = range(3)
 LAYOUTS = ("across", "along", "down")
 NOT = 1  # flag: the operand is complemented; with mul: the key is two's complement
 DEAD = 2  # flag: the operand may be destroyed; with mul: the held operand is two's complement
+NO_DST, NO_HELD, BAD_OPCODE, CLASH = -1, -2, -3, -4  # why a word cannot run
 MAX_SLOTS, MAX_COLUMNS, MAX_DOMAINS, MAX_BITS = 1 << 14, 1 << 12, 1 << 8, 63
 
 WRITE_0, WRITE_1, FORGET = len(NAMES), len(NAMES) + 1, len(NAMES) + 2  # steps that are no tables

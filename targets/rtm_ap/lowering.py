@@ -1,18 +1,19 @@
 """Mapped layers as instructions, in one stream.
 
-    loop p 4 {
-      ap-load %x[...] {array=0, arrays=13, copies=2, apart=16, ...}     # chunk 0 of all inputs
-      ap-run %conv1.words[0; 412:1], %conv1.slots[...] {array=0, ...}   # output channels 0 .. 31
-      ap-run %conv1.words.1[0; 397:1], ... {array=16, ...}              # output channels 32 .. 63
-      ap-load ...                                                       # chunk 1
-      ...
-      ap-read %conv1.sums[...], %conv1.offset {array=0, ...}
-      rescale %y[...], %conv1.sums[...], ...
-    }
+loop p 4 {
+  ap-load %x[...] {array=0, arrays=13, copies=2, apart=16, ...}     # chunk 0 of all inputs
+  ap-run %conv1.words[0; 412:1], %conv1.slots[...] {array=0, ...}   # output channels 0 .. 31
+  ap-run %conv1.words.1[0; 397:1], ... {array=16, ...}              # output channels 32 .. 63
+  ap-load ...                                                       # chunk 1
+  ...
+  ap-read %conv1.sums[...], %conv1.offset {array=0, ...}
+  rescale %y[...], %conv1.sums[...], ...
+}
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,6 @@ from cimc.ir.program import Affine, Instr, Item, Program, Stream, View
 from cimc.ir.tiles import Layer, Tiles
 from cimc.lowering import Builder, OutAxis, OutTile, Progress, epilogue, vector_items
 from cimc.target import Target
-from cimc.targets.rtm_ap import isa
 from cimc.targets.rtm_ap.codegen import ColumnCode, column_codes
 from cimc.targets.rtm_ap.instructions import ApLoad, ApRead, ApRun
 from cimc.targets.rtm_ap.multiply import lower_multiply
@@ -49,9 +49,7 @@ def lower_tiles(tiles: Tiles, target: Target) -> Program:
     return builder.program(tiles.target)
 
 
-def lower_layer(
-    builder: Builder, layer: Layer, tiles: Tiles, target: Target
-) -> tuple[Item, ...]:
+def lower_layer(builder: Builder, layer: Layer, tiles: Tiles, target: Target) -> tuple[Item, ...]:
     """The loops of one macro layer."""
     if layer.nest is None:
         raise InternalError(f"macro layer {layer.name} has no nest")
@@ -75,7 +73,9 @@ def block(work: Work, piece: Piece) -> Ints:
     if work.weights is None:
         raise InternalError("weights that are computed cannot be a program")
     window = s.r * s.s
-    found = np.zeros((piece.k_end - piece.k_begin, (piece.c_end - piece.c_begin) * window), np.int64)
+    found = np.zeros(
+        (piece.k_end - piece.k_begin, (piece.c_end - piece.c_begin) * window), np.int64
+    )
     for row, k in enumerate(range(piece.k_begin, piece.k_end)):
         first = k // s.k * s.c  # of the input channels of its conv group
         begin, end = max(piece.c_begin, first), min(piece.c_end, first + s.c)
@@ -163,7 +163,7 @@ class _Program:
             shared.setdefault(self._channels(group, number), []).append(group)
         for channels, readers in shared.items():
             arrays = [group.array for group in readers]
-            steps = {b - a for a, b in zip(arrays, arrays[1:], strict=False)}
+            steps = {b - a for a, b in itertools.pairwise(arrays)}
             if len(steps) > 1:
                 raise InternalError(f"groups of {self.layer.name} are not evenly spaced")
             yield self._load(readers, channels, number, steps.pop() if steps else 0)
@@ -172,9 +172,7 @@ class _Program:
         self, readers: Sequence[Group], channels: tuple[int, int], number: int, apart: int
     ) -> ApLoad:
         work, stack = self.work, readers[0].code.regions.inputs
-        view, bounds = window_view(
-            work, self.builder.value(work.x), self.plan.tile, channels
-        )
+        view, bounds = window_view(work, self.builder.value(work.x), self.plan.tile, channels)
         load = ApLoad(
             view,
             3,
@@ -243,9 +241,7 @@ class _Program:
     def _read(self, group: Group, tile: OutTile, table: Ints | None) -> ApRead:
         room, offset = group.code.regions, None
         if table is not None:
-            name = self.builder.table(
-                f"{self.layer.name}.offset", table, self.sums_memory, "i32"
-            )
+            name = self.builder.table(f"{self.layer.name}.offset", table, self.sums_memory, "i32")
             offset = View(name, Affine(), ((len(table), 1),))
         read = ApRead(
             tile.acc_view(),
@@ -277,5 +273,3 @@ def out_tile(
     )
     starts = tuple((dim, start_of(dim, tile, s)) for dim in "npq")
     return OutTile(s, acc, axes, (("k", Affine(first)), *starts))
-
-

@@ -1,9 +1,9 @@
 """How few passes an operation on one bit needs: an exhaustive search.
 
-Over all ternary search keys and all constant writes, level by level. A sequence of passes is known by
-where it takes every possible state; two states with different results must never be merged, which
-keeps the search small. The last pass is not tried but solved for: its key is the smallest cube that
-covers the states still wrong.
+Over all ternary search keys and all constant writes, level by level. A sequence of passes is known
+by where it takes every possible state; two states with different results must never be merged,
+which keeps the search small. The last pass is not tried but solved for: its key is the smallest
+cube that covers the states still wrong.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ def _one_pass(codes: Vectors, wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
     after = codes.copy()
     for place in range(wanted.shape[1]):
         bit = codes >> place & 1
-        for key in (0, 1):  # the key covers all wrong states and is otherwise as narrow as it can be
+        for key in (
+            0,
+            1,
+        ):  # the key covers all wrong states and is otherwise as narrow as it can be
             shared = np.all((bit == key) | ~wrong, axis=1, keepdims=True)
             matched &= ~shared | (bit == key)
     constant = np.ones(len(codes), np.bool_)

@@ -64,7 +64,9 @@ def operands_of(work: Work, reduction: int) -> Operands:
     if work.weights is not None:
         top = (1 << work.input_bits) - 1
         w_bits = needed_bits(work.weights)
-        lowest, highest = (int(x) for x in (work.weights.min(initial=0), work.weights.max(initial=0)))
+        lowest, highest = (
+            int(x) for x in (work.weights.min(initial=0), work.weights.max(initial=0))
+        )
         w_offset = -zero_of(work.w.type)
         return _operands(
             0, top, work.input_bits, work.lift, lowest, highest, w_bits, w_offset, reduction
@@ -75,9 +77,7 @@ def operands_of(work: Work, reduction: int) -> Operands:
     )
     x_offset, w_offset = -zero_of(work.x.type), -zero_of(work.w.type)
     x_bits, w_bits = (_width(low, high) for low, high in ((x_low, x_high), (w_low, w_high)))
-    return _operands(
-        x_low, x_high, x_bits, x_offset, w_low, w_high, w_bits, w_offset, reduction
-    )
+    return _operands(x_low, x_high, x_bits, x_offset, w_low, w_high, w_bits, w_offset, reduction)
 
 
 def _operands(
@@ -388,9 +388,9 @@ class _Multiply:
         """What the sums lack: bias, zero points, and the start of every part."""
         work, starts = self.work, self.cut.parts << self.held.start if self.held.start else 0
         if work.weights is not None:
-            return work.corrected(
-                np.full(len(work.weights), starts), work.weights, 0
-            ).astype(np.int32)
+            return work.corrected(np.full(len(work.weights), starts), work.weights, 0).astype(
+                np.int32
+            )
         if work.bias is None and not starts:
             return None
         bias = np.zeros(work.shape.k, np.int64) if work.bias is None else work.bias

@@ -9,16 +9,21 @@ A pass searches the columns of up to four roles for a key and writes into the ro
     C   carry, or the outcome of a comparison
     R   the out-of-place result; in keyed tables the key
 
-Passes run in the given order, so no written row may match a later pass by accident. `PassTable.check`
-runs a table on all states that it is made for. All tables are minimal (`cimc.targets.rtm_ap.minimal`).
+Passes run in the given order, so no written row may match a later pass by accident:
+`PassTable.check` runs a table on all states that it is made for. All tables are as short as can be
+(`cimc.targets.rtm_ap.minimal`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cimc.errors import Fault
 
@@ -459,3 +464,25 @@ _TABLES = (
 
 TABLES = MappingProxyType({table.name: table for table in _TABLES})
 NAMES: tuple[str, ...] = tuple(TABLES)
+
+
+@cache
+def packed_tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Passes per table; search and write keys [table, pass, role] with 2 for none."""
+    codes = {"0": 0, "1": 1, "-": 2}
+    longest = max(len(table.passes) for table in TABLES.values())
+    counts = np.array([len(table.passes) for table in TABLES.values()])
+    keys = np.full((2, len(TABLES), longest, 4), 2)
+    for place, table in enumerate(TABLES.values()):
+        for number, step in enumerate(table.passes):
+            keys[0, place, number] = [codes[key] for key in step.search]
+            keys[1, place, number] = [codes[key] for key in step.write]
+    return counts, keys[0], keys[1]
+
+
+@cache
+def packed_work() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Per table (passes, searched cells), and (written, changed in A, B, C, R) per row."""
+    found = [work(table) for table in TABLES.values()]
+    fixed = np.array([(item.passes, item.searched) for item in found])
+    return fixed, np.array([(item.written, *item.changed_by_role) for item in found])

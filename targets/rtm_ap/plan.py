@@ -137,7 +137,7 @@ def geometry_of(target: Target) -> Geometry:
 
 
 def position_tile(shape: ConvShape, most: int) -> Tile:
-    """As many output positions as `most` rows hold: whole rows of the result, then whole samples."""
+    """Output positions in at most `most` rows: whole rows of the result, then whole samples."""
     q = min(shape.q, most)
     p = min(shape.p, most // shape.q) if q == shape.q else 1
     n = min(shape.n, most // (shape.p * shape.q)) if p == shape.p else 1

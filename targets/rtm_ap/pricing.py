@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import InternalError
-from cimc.targets.rtm_ap import isa, kernels
+from cimc.targets.rtm_ap import isa
+from cimc.targets.rtm_ap.expand_kernels import FRESH
+from cimc.targets.rtm_ap.pass_tables import packed_work
+from cimc.targets.rtm_ap.price_kernels import price_code
 from cimc.targets.rtm_ap_spec import Ap
 
 
@@ -55,7 +58,7 @@ class Pricer:
 
     def __init__(self, ap: Ap) -> None:
         self.ap = ap
-        self._work = kernels.packed_work()
+        self._work = packed_work()
         self.head = np.zeros(ap.columns, np.int64)
         self.wear: NDArray[np.float64] = np.zeros(ap.columns * ap.domains)
 
@@ -79,8 +82,8 @@ class Pricer:
         return Price(shifts=int(moved.max()), moves=int(moved.sum()))
 
     def _priced(self, code: isa.Code, slots: isa.Code) -> Price:
-        ap, memory = self.ap, np.array(kernels.FRESH)
-        totals = kernels.price_code(
+        ap, memory = self.ap, np.array(FRESH)
+        totals = price_code(
             code,
             slots,
             memory,

@@ -77,7 +77,7 @@ class Stack:
 
 
 def stacked(place: int, column: int, bits: int, domains: int) -> Slot:
-    """Accumulators: neighbours lie in neighbouring domains, `domains` of them in the same columns."""
+    """Accumulators: neighbours lie in neighbouring domains, `domains` of them on one another."""
     group, domain = divmod(place, domains)
     return Slot(column + group * bits, domain, ACROSS, bits)
 
@@ -124,7 +124,7 @@ class Regions:
         return stacked(row, 0, self.acc_bits, self.geometry.domains)
 
     def slots(self) -> isa.Code:
-        """The slot table: inputs, local sum by width, accumulators, temporaries by place and width."""
+        """Slots: inputs, the local sum by width, accumulators, temporaries by place and width."""
         found = [Slot(self.local, 0, ACROSS, bits + 1) for bits in range(self.local_bits)]
         found += [self.acc(row) for row in range(self.rows)]
         widths = np.tile(np.arange(1, self.temps.bits + 1), self.temps.places)

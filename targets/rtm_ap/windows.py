@@ -28,9 +28,7 @@ def start_of(dim: str, tile: Tile, shape: ConvShape) -> Affine:
     return var(dim) * tile.extent(dim)
 
 
-def needed(
-    bounds: Sequence[Bound], dims: Dims, trips: dict[str, int]
-) -> tuple[Bound, ...]:
+def needed(bounds: Sequence[Bound], dims: Dims, trips: dict[str, int]) -> tuple[Bound, ...]:
     """Those of the bounds that some element in some iteration leaves."""
     return tuple(bound for bound in bounds if _leaves(bound, dims, trips))
 

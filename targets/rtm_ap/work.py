@@ -55,7 +55,7 @@ class Work:
         return self.shape.g * self.shape.k if self.weights is not None else self.shape.k
 
     def corrected(self, offset: Ints, weights: Ints, first: int) -> Ints:
-        """What to add to read-outs of channels from `first` on, which are offset + weights @ stored.
+        """What channels from `first` on lack, whose read-out is offset + weights @ stored.
 
         sum (x - zero)*w + bias = sum stored*w - (lift + zero) * sum w + bias
         """
@@ -97,7 +97,7 @@ def work_of(layer: Layer, tiles: Tiles) -> Work:
     array = graph.tensor(w)
     weights = None
     if array is not None and (isinstance(op, Conv) or shape.g == 1):
-        weights = weight_matrix(op, array) - zero_of(w.type)
+        weights = (weight_matrix(op, array) - zero_of(w.type)).astype(np.int64)
     bias = None
     if op.bias is not None:
         given = graph.tensor(op.bias)
