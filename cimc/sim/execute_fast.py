@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,8 @@ class FastEngine:
         self._program, self._memories = program, memories
         self._encoded = encoded = encode(program, memories.layout, encode_instr)
         self._packed = np.full((max(encoded.rows, 1), TABLE_COLUMNS), -1, np.int64)
-        self._planes = np.zeros(0, np.uint64)
-        self._factors = np.zeros(0, np.int64)
+        self._planes = _Pool(np.empty(0, np.uint64))
+        self._factors = _Pool(np.empty(0, np.int64))
         self._pos = np.zeros(codes.MOST_POSITIONS, np.int64)
         self._idx = np.zeros(codes.MOST_POSITIONS, np.int64)
 
@@ -71,8 +71,8 @@ class FastEngine:
                 done,
                 memories.versions,
                 self._packed,
-                self._planes,
-                self._factors,
+                self._planes.held,
+                self._factors.held,
                 self._pos,
                 self._idx,
                 cells,
@@ -106,8 +106,8 @@ class FastEngine:
         packed = pack(form, weights, sends_all(form.steps, memories.dtype(form.x.buffer)))
         row[EXACT] = packed.exact
         if not packed.exact:
-            self._planes = _kept(self._planes, packed.planes, row[PLANES:FACTORS])
-            self._factors = _kept(self._factors, packed.factors, row[FACTORS:SHAPE])
+            self._planes.put(packed.planes, row[PLANES:FACTORS])
+            self._factors.put(packed.factors, row[FACTORS:SHAPE])
             row[SHAPE:] = packed.planes.shape[1:5]
         row[VERSION] = memories.versions[memories.layout.places[form.w.buffer].memory]
         return True
@@ -128,10 +128,20 @@ def _views(memories: Memories) -> codes.Cells:
     )
 
 
-def _kept(pool: NDArray[Number], array: NDArray[Number], at: NDArray[np.int64]) -> NDArray[Number]:
-    """The pool with `array`, in its old place (start, size) if that fits, else at the end."""
-    if at[1] != array.size:
-        at[:] = pool.size, array.size
-        pool = np.concatenate([pool, np.empty(array.size, pool.dtype)])
-    pool[at[0] : at[0] + at[1]] = array.reshape(-1)
-    return pool
+class _Pool(Generic[Number]):
+    """Arrays one after the other in one that grows."""
+
+    def __init__(self, empty: NDArray[Number]) -> None:
+        self.held: NDArray[Number] = empty
+        self._used = 0
+
+    def put(self, array: NDArray[Number], at: NDArray[np.int64]) -> None:
+        """Keep `array` where `at` says (start, size) if it fits there, else at the end."""
+        if at[1] != array.size:
+            at[:] = self._used, array.size
+            self._used += array.size
+            if self._used > self.held.size:
+                grown = np.empty(2 * self._used, self.held.dtype)
+                grown[: self.held.size] = self.held
+                self.held = grown
+        self.held[at[0] : at[0] + at[1]] = array.reshape(-1)
