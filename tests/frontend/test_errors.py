@@ -151,6 +151,9 @@ BROKEN = {
     "cubic resize": (
         "g (float[1,1,4,4] x) => (float[1,1,8,8] y) <float[4] s = {1.0, 1.0, 2.0, 2.0}> "
         "{ y = Resize <mode=\"cubic\"> (x, , s) }", codes.FORM),
+    "attribute that nothing knows": (
+        "g (uint8[4] x) => (uint8[4] y) <float s = {0.1}, uint8 z = {1}> "
+        "{ y = com.microsoft.QLinearSigmoid <twist=1> (x, s, z, s, z) }", codes.FORM),
     "negative scale": (
         "g (uint8[4] x) => (float[4] y) <float s = {-1.0}> { y = DequantizeLinear (x, s) }",
         codes.FORM),

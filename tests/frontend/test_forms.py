@@ -217,6 +217,19 @@ def test_gemm_of_dequantized_weights_keeps_integers(model: Build, compare: Compa
     assert array.dtype == np.int8
 
 
+def test_attention_is_taken_apart(model: Build, compare: Compare) -> None:
+    """Two query heads share each key head; causal, masked, with a cache in front."""
+    body = (
+        "g (float[1,4,3,8] q, float[1,2,3,8] k, float[1,2,3,8] v, float[1,1,3,5] m, "
+        "float[1,2,2,8] pk, float[1,2,2,8] pv) => "
+        "(float[1,4,3,8] y, float[1,2,5,8] nk, float[1,2,5,8] nv) "
+        "{ y, nk, nv = Attention <is_causal=1> (q, k, v, m, pk, pv) }"
+    )
+    graph = compare(model(body, 23, 10)).graph
+    kinds = [op.mnemonic for op in graph.ops]
+    assert (kinds.count("matmul"), kinds.count("softmax")) == (2, 1)
+
+
 def test_shape_arithmetic_vanishes(model: Build, compare: Compare) -> None:
     """What exporters write around a reshape leaves no op."""
     body = (
