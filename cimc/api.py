@@ -30,6 +30,7 @@ from cimc.legality import Check, check_model
 from cimc.pipeline.folder import whole_folder
 from cimc.pipeline.levels import Effort
 from cimc.pipeline.run import Observer, Verify
+from cimc.report import Report
 from cimc.sim.execute import Executor
 from cimc.sim.simulate import Simulation, simulate
 from cimc.target import Target, load_target
@@ -60,6 +61,10 @@ class Program:
     def simulate(self, samples: int = 16) -> Simulation:
         """Cycles of one sample, and of many that follow each other."""
         return simulate(self.compiled.program, self.target, samples=samples)
+
+    def report(self, samples: int = 16) -> Report:
+        """What the program costs: a summary, and tables by layer, core, component ..."""
+        return self.compiled.report(samples)
 
     def save(self, out: str | Path) -> None:
         """Write the program's folder, as a whole or not at all."""

@@ -7,7 +7,7 @@ build        graph -> graph passes -> tiles -> mapped tiles -> program with addr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,15 +53,16 @@ class Clock:
     """Seconds of each phase, in order."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    watch: Callable[[str, float], None] | None = None  # told of each phase that ends
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time what happens inside."""
         start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - start)
+        yield
+        self.add(name, time.perf_counter() - start)
+        if self.watch is not None:
+            self.watch(name, self.seconds[name])
 
     def add(self, name: str, seconds: float) -> None:
         """Add to a phase."""

@@ -28,6 +28,8 @@ from cimc.ir.store import PROGRAM_FILE, WEIGHTS_FILE, load_program, save_program
 from cimc.ir.tiles import Tiles, parse_tiles
 from cimc.kind import load_kind
 from cimc.pipeline.folder import MARK
+from cimc.report import Report, make_report
+from cimc.sim.simulate import simulate
 from cimc.target import Target, load_target
 from cimc.target_text import target_text
 
@@ -64,6 +66,11 @@ class Compiled:
     history: History
     rows: tuple[Covered, ...]
     quantized: bytes | None = None  # the QDQ model that we wrote for a float one
+
+    def report(self, samples: int = 16) -> Report:
+        """Simulate the program and say what it costs."""
+        simulation = simulate(self.program, self.target, samples=samples)
+        return make_report(self.program, self.target, simulation, tiles=self.tiles)
 
 
 def history_of(

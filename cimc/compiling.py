@@ -11,6 +11,7 @@ from cimc.compiled import Compiled, history_of
 from cimc.errors import InternalError
 from cimc.frontend import import_onnx
 from cimc.ir.program import Program
+from cimc.ir.tiles import Tiles
 from cimc.pipeline.levels import Effort, until
 from cimc.pipeline.passes import State
 from cimc.pipeline.run import Observer, Verify
@@ -32,17 +33,17 @@ class Request:
     start: Path | None = None  # go on from this dump of the model
     verify: Verify = "final"
     observers: tuple[Observer, ...] = ()
+    clock: Clock = field(default_factory=Clock)
 
 
 def compile_request(request: Request) -> Compiled:
     """Compile all the way."""
-    clock = Clock()
-    model = _read(request, clock)
-    kept, steps = _built(request, model, clock, "program")
+    model = _read(request)
+    kept, steps = _built(request, model, "program")
     if kept.graph is None or kept.tiles is None or kept.program is None:
         raise InternalError("the pipeline ended without a program")
     options = {**dataclasses.asdict(request.effort), "samples": request.samples}
-    history = history_of(model, options, pipeline_text(steps), clock.seconds)
+    history = history_of(model, options, pipeline_text(steps), request.clock.seconds)
     rows = model.coverage(kept.tiles)
     target, graph, tiles = request.target, kept.graph, kept.tiles
     return Compiled(kept.program, target, graph, tiles, history, rows, model.quantized)
@@ -52,25 +53,27 @@ def state_after(request: Request, phase: str) -> State:
     """The state after `phase`."""
     if phase == "import":
         return import_onnx(request.model, request.shapes).graph
-    clock = Clock()
-    model = _read(request, clock)
+    model = _read(request)
     if phase == "quantize":
         return model.imported.graph
-    kept, _ = _built(request, model, clock, phase)
+    kept, _ = _built(request, model, phase)
     assert kept.latest is not None
     return kept.latest
 
 
-def _read(request: Request, clock: Clock) -> Model:
-    shapes, calibrate, samples = request.shapes, request.calibrate, request.samples
-    return read_model(request.model, clock, shapes=shapes, calibrate=calibrate, samples=samples)
+def _read(request: Request) -> Model:
+    return read_model(
+        request.model,
+        request.clock,
+        shapes=request.shapes,
+        calibrate=request.calibrate,
+        samples=request.samples,
+    )
 
 
-def _built(
-    request: Request, model: Model, clock: Clock, phase: str
-) -> tuple[Milestones, tuple[Step, ...]]:
+def _built(request: Request, model: Model, phase: str) -> tuple[Milestones, tuple[Step, ...]]:
     """Run the passes up to `phase`, from the model's graph or from the dump."""
-    kept = Milestones(clock)
+    kept = Milestones(request.clock)
     kept.keep(model.imported.graph)
     steps = request.effort.steps(request.target)
     if request.start is not None:
@@ -84,3 +87,15 @@ def _built(
     steps = until(steps, phase)
     build(kept, steps, request.target, verify=request.verify, observers=request.observers)
     return kept, steps
+
+
+def rebuilt(compiled: Compiled, target: Target) -> tuple[Program, Tiles]:
+    """The same integer graph compiled for a changed machine, with the same effort."""
+    known = {item.name for item in dataclasses.fields(Effort)}
+    options = {name: value for name, value in compiled.history.options.items() if name in known}
+    kept = Milestones(Clock())
+    kept.keep(compiled.graph)
+    build(kept, Effort(**options).machine_steps(), target)  # type: ignore[arg-type]  # we wrote them
+    assert kept.program is not None
+    assert kept.tiles is not None
+    return kept.program, kept.tiles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from cimc.pipeline.phases import PHASES
 if TYPE_CHECKING:
     from cimc.compiled import Compiled
     from cimc.compiling import Request
+    from cimc.report import Report
 
 
 @click.command(cls=Verb)
@@ -44,10 +46,24 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Go on from a dump of this model instead of from its import.",
 )
+@click.option(
+    "--simulate/--no-simulate",
+    "simulated",
+    default=True,
+    show_default=True,
+    help="Simulate the program for the reports.",
+)
 @model_options
 @pipeline_options
 @click.pass_obj
-def command(console: Console, model: Path, out: Path | None, to: str, start: Path | None) -> None:
+def command(
+    console: Console,
+    model: Path,
+    out: Path | None,
+    to: str,
+    start: Path | None,
+    simulated: bool,
+) -> None:
     """Compile MODEL, an ONNX file, and write the folder -o: program, reports, coverage.
 
     The folder appears as a whole or not at all. With --to, the state after that phase is written to
@@ -78,7 +94,7 @@ def command(console: Console, model: Path, out: Path | None, to: str, start: Pat
             _show_state(console, request, to, out)
         else:
             assert out is not None
-            _write_program(console, request, part, out)
+            _write_program(console, request, part, out, simulated)
 
 
 @contextmanager
@@ -103,10 +119,11 @@ def _place(console: Console, out: Path | None) -> Iterator[Path | None]:
 
 
 def _request(console: Console, model: Path, start: Path | None, part: Path | None) -> Request:
+    from cimc.build import Clock
     from cimc.cli.progress import Phases
     from cimc.compiling import Request
 
-    asked, seen = chosen_model(), chosen()
+    asked, seen, phases = chosen_model(), chosen(), Phases(console)
     observers = seen.observers(Path.cwd(), asked.target, (part or Path()) / "ir")
     return Request(
         model,
@@ -117,7 +134,8 @@ def _request(console: Console, model: Path, start: Path | None, part: Path | Non
         asked.samples,
         start,
         seen.verify,
-        (*observers, Phases(console)),
+        (*observers, phases),
+        Clock(watch=phases.done),
     )
 
 
@@ -136,31 +154,61 @@ def _show_state(console: Console, request: Request, phase: str, out: Path | None
         console.result({"state": text, "phase": phase}, text.rstrip("\n"))
 
 
-def _write_program(console: Console, request: Request, part: Path, out: Path) -> None:
+def _write_program(
+    console: Console, request: Request, part: Path, out: Path, simulated: bool
+) -> None:
     from cimc.compiled import save
     from cimc.compiling import compile_request
+    from cimc.report import write_report
 
-    compiled = compile_request(request)
+    compiled, report = compile_request(request), None
     for note in compiled.history.notes:
         console.note(f"note: {note}")
     console.raise_warnings()
+    with request.clock.phase(PHASES[-1]):
+        if simulated:
+            report = compiled.report()
+            write_report(report, part)
     chosen().finish(request.observers)
-    save(compiled, part)
-    data = _summary(compiled, out)
-    console.result(data, lambda: "\n".join(f"{key:<10}{value}" for key, value in data.items()))
+    history = dataclasses.replace(compiled.history, seconds=request.clock.seconds)
+    save(dataclasses.replace(compiled, history=history), part)
+    lines = summary(compiled, report, out)
+    data: dict[str, Json] = {"ok": True, "program": str(out), **lines}
+    if report is not None:
+        data["summary"] = dict(report.summary_table().records()[0])
+    console.result(data, "\n".join(f"{key:<10}{value}" for key, value in lines.items()))
 
 
-def _summary(compiled: Compiled, out: Path) -> dict[str, Json]:
+def summary(compiled: Compiled, report: Report | None, out: Path) -> dict[str, Json]:
+    """Ten lines about a program that was just made."""
     from cimc.coverage import count
 
+    history, target = compiled.history, compiled.target
     places = ", ".join(f"{place} {n}" for place, n in count(compiled.rows).items() if n)
-    history = compiled.history
-    return {
+    found: dict[str, Json] = {
         "model": f"{history.model} ({history.nodes} nodes, opset {history.opset})",
-        "target": f"{compiled.target.name} ({compiled.target.kind})",
+        "target": f"{target.name} ({target.kind})",
         "nodes": places,
         "layers": len(compiled.tiles.layers),
-        "buffers": len(compiled.program.buffers),
-        "seconds": round(sum(history.seconds.values()), 3),
-        "program": str(out),
     }
+    return {**found, **(costs(report) if report is not None else {}), "program": str(out)}
+
+
+def costs(report: Report) -> dict[str, Json]:
+    """Latency, period, energy and area in words, with what the estimate said."""
+    row = report.summary
+    period = "-" if row.period_ms is None else f"{row.period_ms:.4g} ms"
+    rate = "" if row.throughput_ips is None else f" ({row.throughput_ips:.4g} samples/s)"
+    return {
+        "latency": f"{row.latency_ms:.4g} ms{_estimated(row.latency_estimate_error)}",
+        "period": f"{period}{rate}{_estimated(row.period_estimate_error)}",
+        "energy": f"{row.energy_mj_per_inference:.4g} mJ per inference"
+        f"{_estimated(row.energy_estimate_error)}",
+        "area": f"{row.area_mm2:.4g} mm2",
+        "busiest": f"{row.busiest_unit} {row.busiest_utilisation or 0:.0%}",
+        "assumed": f"{row.assumed_keys} constants that nobody published",
+    }
+
+
+def _estimated(error: float | None) -> str:
+    return "" if error is None else f"; estimated {error:+.1%}"

@@ -20,6 +20,11 @@ class Phases(Observer):
         self.console = console
         self.seconds = 0.0
 
+    def done(self, phase: str, seconds: float) -> None:
+        """Say that a phase is over."""
+        number = PHASES.index(phase) + 1
+        self.console.note(f"[{number}/{len(PHASES)}] {phase:<10}{seconds:6.2f} s")
+
     def after(self, place: Place, before: State, state: State, seconds: float) -> None:
         """Say what was done."""
         self.seconds += seconds
@@ -27,8 +32,7 @@ class Phases(Observer):
         phase = phase_of(place.known)
         following = place.steps[1:2]
         if not following or _phase(following[0].name) != phase:
-            number = PHASES.index(phase) + 1
-            self.console.note(f"[{number}/{len(PHASES)}] {phase:<10}{self.seconds:6.2f} s")
+            self.done(phase, self.seconds)
             self.seconds = 0.0
 
 

@@ -54,6 +54,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Compiled kernels, or the specification in Python.",
 )
+@click.option(
+    "--mode",
+    type=click.Choice(["functional", "cycle"]),
+    default="functional",
+    show_default=True,
+    help="What comes out, or how long it takes and what it costs.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Save the outputs as .npz.")
 @click.pass_obj
 def command(
@@ -68,6 +75,7 @@ def command(
     tolerance: int,
     checked: int,
     engine: str,
+    mode: str,
     out: Path | None,
 ) -> None:
     """Execute PROGRAM, a folder that `cimc compile` wrote, on samples.
@@ -76,10 +84,17 @@ def command(
     (per tensor; each op within one step), with --expect with given outputs. What was compared is
     written to verify.json in the folder; a mismatch ends with exit code 5.
 
+    With --mode cycle the program is simulated instead, which no sample can change: latency, period
+    and energy are printed, and the reports in the folder written again.
+
     \b
     Example:
       cimc run out --input x.npy --reference model.onnx
+      cimc run out --mode cycle
     """
+    if mode == "cycle":
+        _cycles(console, program)
+        return
     if (given is None) == (drawn is None):
         raise click.UsageError("Give samples: either --input FILE or --random N.")
     from cimc.cli.progress import followed
@@ -108,6 +123,19 @@ def command(
     _raise_failures(run)
 
 
+def _cycles(console: Console, folder: Path) -> None:
+    """Simulate, write the reports, print what matters."""
+    from cimc.cli.compile import costs
+    from cimc.compiled import load
+    from cimc.report import write_report
+
+    report = load(folder).report()
+    write_report(report, folder)
+    (row,) = report.summary_table().records()
+    lines = [f"{key:<10}{value}" for key, value in costs(report).items()]
+    console.result(dict(row), "\n".join(lines))
+
+
 def _references(
     compiled: Compiled,
     folder: Path,
@@ -130,7 +158,7 @@ def _references(
                     f"{expect} holds too few outputs",
                     need=f"{samples} samples",
                     have=str(len(wanted)),
-                    code="CIM2060",
+                    code="CIM2046",
                 )
             )
         expected = wanted.arrays

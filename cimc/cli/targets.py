@@ -82,7 +82,7 @@ def test_target(console: Console, name: str) -> None:
 
     \b
     Example:
-      cimc targets test miredo-default
+      cimc targets test edge-digital
     """
     from cimc.conformance.target import check_target, fault_of
     from cimc.errors import VerifyError, raise_if

@@ -56,8 +56,8 @@ class Table:
         places = range(len(self.columns))
         marks = ["---:" if self._is_numeric(place) else "---" for place in places]
         lines = [self.columns, marks, *([shown(cell) for cell in row] for row in self.rows)]
-        shown = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
-        return "\n".join(f"| {line} |" for line in shown) + "\n"
+        joined = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
+        return "\n".join(f"| {line} |" for line in joined) + "\n"
 
     def text(self, width: int = 0) -> str:
         """Columns for a terminal; too long cells are wrapped."""
@@ -98,5 +98,5 @@ def shown(value: Scalar) -> str:
     if isinstance(value, float):
         if value == int(value) and abs(value) < 1e15:
             return f"{int(value)}"
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+        return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
     return str(value)

@@ -31,10 +31,13 @@ def test_the_folder(cimc: Cimc, out: Path) -> None:
         "tiles.cir",
     } <= names
     assert {"target.toml", "coverage.json", "time_per_phase.json"} <= names
+    assert {"summary.json", "summary.csv", "layers.csv"} <= names
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["target"] == TARGET
     assert manifest["status"] == "ok"
-    assert list(manifest["seconds"]) == ["import", "graph", "tile", "map", "lower", "allocate"]
+    phases = ["import", "graph", "tile", "map", "lower", "allocate", "program"]
+    assert list(manifest["seconds"]) == phases
+    assert list(json.loads((out / "time_per_phase.json").read_text())) == phases
 
 
 def test_coverage_adds_up(out: Path) -> None:
@@ -187,3 +190,39 @@ def test_a_float_model_needs_calibration_to_be_accurate(
     coverage = json.loads((tmp_path / "good" / "coverage.json").read_text())
     assert {row["node"]: row["place"] for row in coverage["rows"]}["first"] == "macro"
     assert sum(coverage["places"].values()) == coverage["nodes"] == 5
+
+
+def test_cycles_and_reports(cimc: Cimc, model: Path, tmp_path: Path) -> None:
+    args = ("compile", str(model), "-t", TARGET)
+    whole = cimc(*args, "-o", "a", "--json").json
+    assert whole["ok"]
+    assert whole["summary"]["latency_cycles"] > 0
+    assert cimc(*args, "-o", "b", "--no-simulate", "--set", "clock.period_ns=4").code == 0
+    assert not (tmp_path / "b" / "summary.json").exists()
+    later = cimc("run", "b", "--mode", "cycle", "--json").json
+    assert later["latency_cycles"] == whole["summary"]["latency_cycles"]
+    assert later["latency_ms"] == pytest.approx(2 * whole["summary"]["latency_ms"])
+    layers = cimc("report", "a", "--by", "layer", "--json").json
+    assert {"a.sum", "g.sum"} <= {row["layer"] for row in layers}
+    changed = {row["quantity"]: row["change"] for row in cimc("report", "a", "b", "--json").json}
+    assert changed["latency_ms"] == pytest.approx(1.0)
+    assert "latency_cycles" not in changed
+    head = cimc("report", "a", "b", "a", "--format", "csv").out.splitlines()[0]
+    assert head == "quantity,a,b,a"
+    for by in ("core", "component", "op", "unit", "stall"):
+        assert cimc("report", "a", "--by", by, "--format", "md").out.startswith("| ")
+
+
+def test_timeline_and_sweep(cimc: Cimc, model: Path, tmp_path: Path) -> None:
+    assert cimc("compile", str(model), "-t", TARGET, "-o", "a").code == 0
+    assert cimc("report", "a", "--trace", "t.json").code == 0
+    assert len(json.loads((tmp_path / "t.json").read_text())["traceEvents"]) > 10
+    rows = cimc("report", "a", "--sweep", "memory.dram.read_pj_per_bit=1:3:3", "--json").json
+    first, second, third = (row["energy_dynamic_mj"] for row in rows)
+    assert second - first == pytest.approx(third - second)
+    assert second > first
+    rows = cimc("report", "a", "--sweep", "memory.dram.latency_cycles=0,400", "--json").json
+    assert rows[0]["latency_ms"] < rows[1]["latency_ms"]
+    for wrong in ("x=1", "clock.period_ns", "clock.period_ns=a", "clock.period_ns=1:2:1"):
+        assert cimc("report", "a", "--sweep", wrong).code == 2
+    assert cimc("report", "a", "a", "--trace", "t.json").code == 2
