@@ -15,7 +15,7 @@ from cimc.ir.program import Program
 from cimc.ir.tiles import Tiles
 from cimc.kind import Kind, load_kind
 from cimc.report.breakdown import breakdown
-from cimc.report.table import Table
+from cimc.report.table import Scalar, Table, shown
 from cimc.sim.energy import Energy, energy
 from cimc.sim.estimate import Estimate, estimate, macs_of
 from cimc.sim.simulate import Simulation
@@ -94,7 +94,32 @@ class Report:
         row = dataclasses.asdict(self.summary)
         return Table("", tuple(row), (tuple(row.values()),))
 
+    def overview(self) -> Table:
+        """The summary as a person reads it: one line per quantity, estimates beside."""
+        row = self.summary_table().records()[0]
+        estimates = {
+            "latency_ms": ("estimated_latency_cycles", "latency_estimate_error"),
+            "period_ms": ("estimated_period_cycles", "period_estimate_error"),
+            "energy_mj_per_inference": ("estimated_energy_mj", "energy_estimate_error"),
+        }
+        rows: list[tuple[Scalar, ...]] = []
+        for name in OVERVIEW:
+            value, note = row[name], ""
+            if name in estimates and row[estimates[name][1]] is not None:
+                guess, error = (row[column] for column in estimates[name])
+                unit = " cycles" if estimates[name][0].endswith("cycles") else ""
+                note = f"estimate {shown(guess)}{unit} ({_percent(error)})"
+            if name == "period_ms" and self.summary.period_is_exact is False:
+                note = f"average; {note}".rstrip("; ")
+            rows.append((name, value, note))
+        return Table("", ("quantity", "value", "note"), tuple(rows))
 
+
+OVERVIEW = (
+    *("macs", "cores_used", "arrays_used", "latency_cycles", "latency_ms", "period_ms"),
+    *("throughput_ips", "energy_mj_per_inference", "energy_dynamic_mj", "energy_static_mj"),
+    *("power_w", "area_mm2", "tops", "tops_per_w", "setup_ms", "assumed_keys"),
+)
 SOURCES = {
     "latency, period, throughput, utilisation, stalls": "simulated",
     "energy": "counted events times prices; leakage times simulated cycles",
@@ -207,6 +232,10 @@ def _summary(
 
 def _mj(pj: float) -> float:
     return pj * 1e-9
+
+
+def _percent(value: Scalar) -> str:
+    return f"{100 * value:+.1f} %" if isinstance(value, float) else "-"
 
 
 def _error(estimated: float, simulated: float | None) -> float | None:
