@@ -21,6 +21,7 @@ from cimc.frontend.functions import inlined
 from cimc.frontend.tensors import ExternalFiles, tensor_faults
 
 OLDEST_OPSET = 7
+LARGEST_FILE = 2**31 - 1  # bytes; protobuf reads no more
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -82,9 +83,22 @@ def open_model(source: Path | bytes, weights: bool = True) -> ModelFile:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as problem:
-        have = problem.strerror or str(problem)
+        if path.exists() and not path.is_file():
+            have = "a folder or a device"
+        elif path.exists() and path.stat().st_size > LARGEST_FILE:
+            raise UnsupportedError(
+                Fault(
+                    f"{path} is not a readable ONNX model",
+                    need="less than 2 GB in one file",
+                    have=f"{path.stat().st_size} bytes",
+                    help="save the model with its weights as external data",
+                    code=codes.NOT_ONNX,
+                )
+            )
+        else:
+            return path.read_bytes()
+    except (OSError, ValueError) as problem:  # ValueError: a path that no system accepts
+        have = getattr(problem, "strerror", None) or str(problem)
     raise UsageError(
         Fault(f"cannot read the model {path}", "an ONNX file", have, code=codes.UNREADABLE)
     )
@@ -97,14 +111,11 @@ def _parsed(content: bytes, path: Path) -> ModelProto:
         if not all(isinstance(text, str) for text in _texts(model)):
             raise ValueError("a name in it is no UTF-8 text")
     except (DecodeError, ValueError, RecursionError) as problem:
-        help_ = "export the model again"
-        if len(content) > 2**31 - 1:
-            help_ = "files above 2 GB need their weights as external data"
         raise UnsupportedError(
             Fault(
                 f"{path} is not a readable ONNX model",
                 have=f"{len(content)} bytes: {problem}",
-                help=help_,
+                help="export the model again",
                 code=codes.NOT_ONNX,
             )
         ) from None

@@ -180,6 +180,11 @@ def test_files_that_are_no_models(tmp_path: Path, model: Build) -> None:
     path = tmp_path / "x.onnx"
     assert _fault_codes(path) == [codes.UNREADABLE]
     assert _fault_codes(tmp_path) == [codes.UNREADABLE]
+    assert _fault_codes(Path("/dev/zero")) == [codes.UNREADABLE]
+    assert _fault_codes(tmp_path / "nul\0.onnx") == [codes.UNREADABLE]
+    with (tmp_path / "huge.onnx").open("wb") as file:
+        file.truncate(2**33)  # sparse: takes no room on disk, and must take none in memory
+    assert _fault_codes(tmp_path / "huge.onnx") == [codes.NOT_ONNX]
     content = model("g (float[6] x) => (float[6] y) { y = Relu (x) }").SerializeToString()
     for broken in (b"", b"not a model", content[:-3], content[3:], b"\x00" * 100):
         path.write_bytes(broken)
