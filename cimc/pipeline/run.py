@@ -143,6 +143,6 @@ def verify_state(state: State, made_by: str) -> None:
                 f"the text after pass {made_by} does not read back equal",
                 need=first[0],
                 have=first[1],
-                code="CIM9006",
+                code="CIM9014",
             )
         )
