@@ -139,5 +139,5 @@ def _too_small(
         + ", ".join(f"%{buffer.name} {bytes_of(buffer)}" for buffer in largest),
         have=f"{size} bytes ({target.path}: memory.{level}.size_bits = {size * 8})",
         help=f"memory.{level}.size_bits = {need * 8} fits",
-        code="CIM4001",
+        code="CIM4020",
     )
