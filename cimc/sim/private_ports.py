@@ -17,12 +17,13 @@ Batches and dilations are unknown to it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cimc.ir.tiles import Nest
 from cimc.lowering import ConvShape
 from cimc.mapping.machine import INPUT, OUTPUT, WEIGHT
 from cimc.mapping.workload import Workload
-from cimc.sim.private_schedule import Move, Schedule, private_schedule
+from cimc.sim.private_ports_schedule import Move, Schedule, private_schedule
 from cimc.target import Target
 
 OPERANDS = (INPUT, WEIGHT, OUTPUT)
@@ -40,7 +41,7 @@ class Stalls:
 
 @dataclass(frozen=True, slots=True)
 class PrivateRun:
-    """What one layer takes: cycles, pJ by level and of "macro" and "leakage", stalls of I, W, O."""
+    """What one layer takes: cycles; pJ by level, "activation", "leakage"; stalls of I, W, O."""
 
     latency: float
     energy_pj: dict[str, float]
@@ -52,13 +53,36 @@ class PrivateRun:
         return sum(self.energy_pj.values()) * 1e-3
 
 
-def simulate_private(nest: Nest, target: Target, shape: ConvShape) -> PrivateRun:
-    """Latency, energy and stalls of a mapped layer under private ports, step by step.
+def simulate_private(
+    nest: Nest, target: Target, shape: ConvShape, engine: Literal["fast", "plain"] = "fast"
+) -> PrivateRun:
+    """Latency, energy and stalls of a mapped layer under private ports.
 
     raises  FitError with all reasons why the mapping is not legal
     """
     schedule = private_schedule(nest, target, Workload(shape))
-    return _Run(schedule).result()
+    if engine == "plain":
+        run = _Run(schedule)
+        latency = run.latency()
+        waited = (run.waited[INPUT], run.waited[WEIGHT], run.waited[OUTPUT])
+    else:
+        from cimc.sim.private_ports_fast import stepped  # imports Numba
+
+        latency, waited = stepped(schedule)
+    energy = {**schedule.energy_pj, "leakage": latency * schedule.leakage_pj}
+    stalls = [_stalls(schedule, operand, waited[operand]) for operand in OPERANDS]
+    return PrivateRun(latency, energy, (stalls[INPUT], stalls[WEIGHT], stalls[OUTPUT]))
+
+
+def _stalls(schedule: Schedule, operand: int, waited: float) -> Stalls:
+    """Transfers are counted, only waiting needs time to run."""
+    visits, transfer, single = 1, 0, 0
+    for bound, moves in zip(schedule.bounds, schedule.moves, strict=True):
+        visits *= bound
+        move = moves[operand]
+        transfer += visits * move.tau
+        single += 0 if move.double else visits * move.tau
+    return Stalls(transfer, single, waited, transfer if operand == OUTPUT else 0)
 
 
 class _Run:
@@ -67,9 +91,9 @@ class _Run:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.t = [[0.0, 0.0, 0.0] for _ in range(schedule.levels + 1)]
-        self.transfer, self.single, self.second, self.back = ([0.0] * 3 for _ in range(4))
+        self.waited = [0.0, 0.0, 0.0]
 
-    def result(self) -> PrivateRun:
+    def latency(self) -> float:
         """Run everything."""
         schedule, t = self.schedule, self.t
         for operand, boot in enumerate(schedule.boots):
@@ -81,13 +105,7 @@ class _Run:
         if boot is not None:
             t[0][OUTPUT] += boot.cycles
             t[boot.level][OUTPUT] += boot.cycles
-        latency = max(max(timers) for timers in t[: schedule.levels])
-        energy = {**schedule.energy_pj, "leakage": latency * schedule.leakage_pj}
-        stalls = [
-            Stalls(int(self.transfer[o]), int(self.single[o]), self.second[o], int(self.back[o]))
-            for o in OPERANDS
-        ]
-        return PrivateRun(latency, energy, (stalls[INPUT], stalls[WEIGHT], stalls[OUTPUT]))
+        return max(max(timers) for timers in t[: schedule.levels])
 
     def loop(self, place: int) -> None:
         """All iterations of one loop."""
@@ -104,30 +122,26 @@ class _Run:
             if not out.double:
                 t[out.sink][OUTPUT] = max(t[out.source][OUTPUT], t[out.sink][OUTPUT]) + out.tau
                 t[out.source][OUTPUT] = t[out.sink][OUTPUT]
-                self.back[OUTPUT] += out.tau
         if out.double:
             self.late_write_back(out)
 
     def fetch(self, operand: int, move: Move) -> None:
         """A tile on its way towards the macro."""
         t = self.t
-        self.transfer[operand] += move.tau
         if move.double:
             t[move.source][operand] += move.tau
-            waited = t[move.source][operand] - t[move.sink][operand]
-            self.second[operand] += max(0.0, waited) if move.tau else 0.0
+            if move.tau:
+                self.waited[operand] += max(0.0, t[move.source][operand] - t[move.sink][operand])
             t[move.sink][operand] = max(t[move.sink][operand], t[move.source][operand])
         else:
             start = max(t[move.source][operand], t[move.sink][operand])
             t[move.source][operand] = t[move.sink][operand] = start + move.tau
-            self.single[operand] += move.tau
 
     def late_write_back(self, out: Move) -> None:
         """The result of the iteration before goes back while this one runs."""
         if out.tau:
             t = self.t
             t[out.source][OUTPUT] = max(t[out.source][OUTPUT], t[out.sink][OUTPUT]) + out.tau
-            self.back[OUTPUT] += out.tau
 
     def activate(self) -> None:
         """One activation of the macros."""

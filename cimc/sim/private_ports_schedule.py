@@ -48,6 +48,7 @@ class Schedule:
     """Loops outermost first, each with the moves of I, W and O; energy by level in pJ."""
 
     levels: int
+    chains: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # that may hold I, W, O
     bounds: tuple[int, ...]
     moves: tuple[tuple[Move, Move, Move], ...]
     boots: tuple[Boot | None, Boot | None, Boot | None]
@@ -113,7 +114,7 @@ class _Scheduler:
         for loop in self.loops:
             if loop.levels[operand] > level or (loop.levels[operand] == level and not inside):
                 tile[loop.dim] *= loop.bound
-        return _published_elements(self.workload, operand, tile)
+        return published_elements(self.workload, operand, tile)
 
     def capacity_faults(self) -> Iterator[Fault]:
         """Levels whose tiles, with second buffers, are larger than the level."""
@@ -217,7 +218,7 @@ class _Scheduler:
         if first == outermost:
             return None
         outer = self.machine.levels[outermost]
-        elements = _published_elements(self.workload, operand, self.mapped.total)
+        elements = published_elements(self.workload, operand, self.mapped.total)
         bits = elements * self.bits(operand, outermost)
         self.charge(outermost, bits * outer.read_pj)
         if first != self.compute:
@@ -245,8 +246,10 @@ class _Scheduler:
         for o in OPERANDS:
             if busy[o] is not None and (busy[o], o) in self.mapped.double:
                 busy[o] = None
+        chains = [self.machine.chain(o) for o in OPERANDS]
         return Schedule(
             self.compute,
+            (chains[INPUT], chains[WEIGHT], chains[OUTPUT]),
             tuple(loop.bound for loop in self.loops),
             tuple(moves),
             boots,
@@ -257,7 +260,7 @@ class _Scheduler:
         )
 
 
-def _published_elements(workload: Workload, operand: int, tile: dict[str, int]) -> int:
+def published_elements(workload: Workload, operand: int, tile: dict[str, int]) -> int:
     """Elements of a tile as MIREDO counts them: no more than the input has."""
     return math.prod(
         axis.extent(tile) if len(axis.terms) == 1 else min(axis.limit, axis.extent(tile))
