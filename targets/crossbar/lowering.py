@@ -272,19 +272,33 @@ class _MacroLayer:
         cells = self.builder.local(
             f"{self.layer.name}.cells", memory, self._weight_type, rows * columns
         )
-        source, start = self.weights[place.block]
-        dims = ((rows, columns), (columns, 1))
+        source, start, row, column = self.weights[place.block]
         self.builder.setup(
             Copy(
-                View(cells, Affine(), dims),
-                View(source, Affine(start + place.first * columns), dims),
+                View(cells, Affine(), ((rows, columns), (columns, 1))),
+                View(source, Affine(start + place.first * row), ((rows, row), (columns, column))),
                 layer=self.layer.name,
             )
         )
         return cells
 
-    def _host_weights(self) -> dict[Block, tuple[str, int]]:
-        """One table of all blocks, and where each block starts in it."""
+    def _host_weights(self) -> dict[Block, tuple[str, int, int, int]]:
+        """Where each block's weights are: table, start, strides of a row and of a column.
+
+        Dense weights are read where the graph has them; those of groups are laid out in blocks,
+        with zeros off the diagonal.
+        """
+        held = self.op.w if isinstance(self.op, Conv) else self.op.b
+        if self.shape.g == 1 and held.type.dtype == self._weight_type:
+            array = self.builder.constant(held)
+            assert array is not None
+            table = self.builder.table(f"{self.layer.name}.weights", array, HOST, held.type.dtype)
+            is_turned = isinstance(self.op, Conv)  # [k, window], else [window, k]
+            row, column = (1, self.shape.window) if is_turned else (self.shape.k, 1)
+            return {
+                block: (table, block.first * row + block.channel * column, row, column)
+                for block in self.plan.blocks
+            }
         laid: list[NDArray[np.integer]] = []
         starts: dict[Block, int] = {}
         total = 0
@@ -295,7 +309,7 @@ class _MacroLayer:
             total += cells.size
         name = f"{self.layer.name}.weights"
         table = self.builder.table(name, np.concatenate(laid), HOST, self._weight_type)
-        return {block: (table, start) for block, start in starts.items()}
+        return {block: (table, start, block.channels, 1) for block, start in starts.items()}
 
     @property
     def _weight_type(self) -> str:
