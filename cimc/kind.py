@@ -43,8 +43,10 @@ from cimc.target import Target, kind_entries
 class Cost:
     """What one execution of an instruction takes.
 
-    `holds`: (unit, cycles) pairs, all taken at the start; a unit is free again after its cycles.
-    `cycles`: until the result is ready. `events`: how often each priced event happens.
+    `holds`: (unit, cycles) pairs, all taken at the start; a unit is free again after its cycles,
+    and what the instruction reads may be overwritten after the longest of them. `cycles`: until the
+    result is ready. `events`: how often each priced event happens, named "component.event". The
+    cost is the same at every iteration: it is asked for once.
     """
 
     holds: tuple[tuple[str, int], ...]
@@ -91,7 +93,7 @@ class Kind(Protocol):
 
     def cost(self, instr: Instr, buffers: Mapping[str, Buffer], target: Target) -> Cost:
         """Units, cycles and events of one execution of `instr`; `common_cost` knows the shared
-        instructions.
+        instructions. Units of a core begin with its name: "core3.array0".
         """
 
     def energies(self, target: Target) -> Mapping[str, Price]:

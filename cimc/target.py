@@ -66,7 +66,7 @@ class Memory(Table):
 
 
 class Vector(Table):
-    """The digital unit for everything that is not a matrix product; one per core, or one per chip."""
+    """The digital unit for all that is no matrix product; one per core, or one per chip."""
 
     per: Literal["chip", "core"]
     lanes: PositiveInt  # elements per cycle for simple integer operations

@@ -6,8 +6,9 @@ after    buffer %a : i8[4096] in "gb" @ 8192
 A buffer that one stream alone touches lives from the first to the last item at the stream's top
 level that does so. A buffer that several streams touch, that setup touches, or that holds a
 constant, an input or an output lives throughout: a pipeline of streams works on several inputs at
-once, so order within one input does not free a place for the next one. Memories that are no level of the target (arrays,
-registers that a machine kind counts itself) are laid out, but have no size to exceed.
+once, so order within one input does not free a place for the next one. Memories that are no level
+of the target (arrays, registers that a machine kind counts itself) are laid out, but have no size
+to exceed.
 """
 
 from __future__ import annotations

@@ -81,18 +81,19 @@ def sorted_nodes(nodes: Sequence[NodeProto]) -> list[int]:
     reads = [{maker[name] for name in read_names(node) if name in maker} for node in nodes]
     if all(all(other < index for other in others) for index, others in enumerate(reads)):
         return list(range(len(nodes)))
-    waiting = [len(others) for others in reads]
-    readers: list[list[int]] = [[] for _ in nodes]
-    for index, others in enumerate(reads):
-        for other in others:
-            readers[other].append(index)
-    ready = [index for index, count in enumerate(waiting) if count == 0]
-    for index in ready:
-        for reader in readers[index]:
-            waiting[reader] -= 1
-            if waiting[reader] == 0:
-                ready.append(reader)
-    return ready
+    import networkx  # slow to import, and exporters sort their nodes
+
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(range(len(nodes)))
+    graph.add_edges_from((other, index) for index, others in enumerate(reads) for other in others)
+    parts = networkx.strongly_connected_components(graph)
+    cyclic = {index for part in parts if len(part) > 1 for index in part}
+    cyclic.update(networkx.nodes_with_selfloops(graph))
+    source = len(nodes)
+    graph.add_edges_from((source, index) for index in cyclic)
+    if source in graph:
+        graph.remove_nodes_from([*networkx.descendants(graph, source), source])
+    return list(networkx.lexicographical_topological_sort(graph))
 
 
 def _checker_faults(

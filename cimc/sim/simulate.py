@@ -19,10 +19,11 @@ instruction needs
     space     every buffer it writes or updates, released: all of this stream that read it are over;
               so are all accesses to the buffers whose cells it takes over
 Dependences are between whole buffers, not elements: a lowering that wants overlap uses two buffers
-or two slots. A buffer with n slots keeps the last n fills: a write that follows a read begins a new
-fill, in the slot whose readers were done first, while writes that follow a write, and updates, go
-on with the fill. An update whose field `fresh` is true counts as a write. An instruction that holds
-no unit keeps at least the order of its own executions.
+or two slots, and puts a load before the store that shares its port. Buffers of different streams
+must not share cells. A buffer with n slots keeps the last n fills: a write that follows a read
+begins a new fill, in the slot whose readers were done first, while writes that follow a write, and
+updates, go on with the fill. An update whose field `fresh` is true counts as a write. An
+instruction that holds no unit keeps at least the order of its own executions.
 
 *Between streams* there are shared units, progress, and nothing else. The instruction whose turn
 comes first goes first: its turn is its earliest possible start, but not before the start of any
