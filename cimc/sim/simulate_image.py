@@ -28,6 +28,7 @@ FIRST, LAST, NOT_FIRST, NOT_LAST = range(4)
 IN_LINE, WAITS_PROGRESS, WAITS_READERS, FINISHED = range(4)
 # Fast-forward of a loop: not tried, no snapshot yet, looking for the snapshot's state.
 OFF, READY, LOOKING = range(3)
+MIN_TRIPS = 6  # shorter loops are not worth a snapshot
 
 (
     HEAP,  # streams in line

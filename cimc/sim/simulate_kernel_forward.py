@@ -18,7 +18,6 @@ from cimc.sim.simulate_jit import inner
 from cimc.sim.simulate_kernel_line import append, event_at, made, take, wake
 
 FAR = 1 << 62
-MIN_TRIPS = 6  # shorter loops are not worth a snapshot
 
 
 @inner
@@ -36,11 +35,7 @@ def enter(m: Integers, loop: int) -> None:
     m[loop + col.LOOP_LOWEST] = FAR
     m[loop + col.LOOP_HIGHEST] = -1
     m[loop + col.LOOP_MODE] = col.OFF
-    if (
-        m[col.FORWARD] != 0
-        and m[loop + col.LOOP_FORWARDS] != 0
-        and m[loop + col.LOOP_TRIPS] >= MIN_TRIPS
-    ):
+    if m[col.FORWARD] != 0 and m[loop + col.LOOP_FORWARDS] != 0:
         m[loop + col.LOOP_MODE] = col.READY
 
 

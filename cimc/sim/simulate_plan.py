@@ -9,6 +9,7 @@ others is worked out here, once.
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -227,7 +228,9 @@ class _Builder:
         plan = self.plan
         numbers = {loop.var: number for loop, number in loops}
         conditions = tuple((self.loop(numbers, var, instr), word) for var, word in instr.when)
-        count = executions_of(conditions, [(number, loop.count) for loop, number in loops])
+        count = math.prod(loop.count for loop, _ in loops)
+        if conditions:
+            count = executions_of(conditions, [(number, loop.count) for loop, number in loops])
         if isinstance(instr, Signal):
             publish = Publish(len(plan.publishes), instr.buffer, instr.count, conditions)
             plan.publishes.append(publish)

@@ -182,7 +182,26 @@ class Rows:
         names = list(self.lists)
         forwards = all(len(self.plan.publishers[names[q]]) == 1 for q in touched.lists)
         has_last = bool({(number, "last"), (number, "not-last")} & touched.conditions)
-        runs = (
+        is_tried = forwards and repeat.count >= col.MIN_TRIPS
+        runs = self.members_of(touched, first_step) if is_tried else ((),) * 6
+        bounds = [len(self.members)]
+        for run in runs:
+            self.members += [(member,) for member in run]
+            bounds.append(len(self.members))
+        end_step = len(self.steps)
+        self.loops[number] = (
+            *(repeat.count, start, parent, int(is_tried), int(has_last), first_step, end_step),
+            *(*bounds, self.snap),
+        )
+        if is_tried and end_step > first_step:
+            self.snap += self.steps[-1][col.STEP_NEEDS_END] - self.steps[first_step][col.STEP_NEEDS]
+        if is_tried:
+            self.snap += sum(len(run) for run in (*runs[:3], runs[5])) + end_step - first_step
+        return touched
+
+    def members_of(self, touched: _Touched, first_step: int) -> tuple[Sequence[int], ...]:
+        """What fast-forward looks at: moments, waited ones, flags, units, waits, lists."""
+        return (
             self.groups(touched, first_step),
             sorted(touched.waited),
             sorted(touched.flags),
@@ -190,20 +209,6 @@ class Rows:
             touched.waits,
             sorted(touched.lists),
         )
-        bounds = [len(self.members)]
-        for run in runs:
-            self.members += [(member,) for member in run]
-            bounds.append(len(self.members))
-        end_step = len(self.steps)
-        self.loops[number] = (
-            *(repeat.count, start, parent, int(forwards), int(has_last), first_step, end_step),
-            *(*bounds, self.snap),
-        )
-        kept = sum(len(run) for run in (*runs[:3], runs[5])) + end_step - first_step
-        if end_step > first_step:
-            kept += self.steps[-1][col.STEP_NEEDS_END] - self.steps[first_step][col.STEP_NEEDS]
-        self.snap += kept
-        return touched
 
     def groups(self, touched: _Touched, first_step: int) -> list[int]:
         """The moments of a loop in groups that do not depend on each other, with -1 between.

@@ -38,8 +38,9 @@ of what was never written. `setup` runs once, before the first input: it program
 
 Time. An instruction starts when every unit it holds is free, every buffer it reads is ready, and
 every buffer it writes has been read by all who came before (with two slots: by all but the latest
-fill); instructions of one stream that share a unit keep their order. `cimc.kind` prices them;
-`cimc.sim` advances the clock.
+fill); instructions of one stream that share a unit keep their order, others need not. A buffer that
+streams share is theirs by `wait`, and its next sample begins when its readers are through with it.
+`cimc.kind` prices instructions; `cimc.sim.simulate` has the rules in full.
 """
 
 from cimc.ir.program.checks import program_faults
