@@ -38,7 +38,7 @@ MIN_TRIPS = 6  # shorter loops are not worth a snapshot
     MAX_CYCLES,
     FORWARD,
     SIMULATED,
-    LOWEST,  # start since the last snapshot of the whole state
+    LOWEST,  # start or publication since the last snapshot of the whole state
     STREAMS,
     STREAMS_END,
     LINE,
@@ -89,7 +89,7 @@ TURN_FLAG, TURN_MOMENT, TURN_SLOTS, TURN = range(4)
     LOOP_TRIP,  # from here on changing
     LOOP_MODE,
     LOOP_LIMIT,
-    LOOP_LOWEST,  # start since the snapshot
+    LOOP_LOWEST,  # start or publication since the snapshot
     LOOP_HIGHEST,
     LOOP_SNAP_TRIP,
     LOOP_SNAP_FRONT,
@@ -97,7 +97,7 @@ TURN_FLAG, TURN_MOMENT, TURN_SLOTS, TURN = range(4)
     LOOP,
 ) = range(24)
 MEMBER = 1
-PUBLISH_LIST, PUBLISH_COUNT, PUBLISH_READY, PUBLISH = range(4)
+PUBLISH_LIST, PUBLISH_COUNT, PUBLISH_READY, PUBLISH_LOOP, PUBLISH = range(5)
 (
     AWAIT_LIST,
     AWAIT_TAKER,
@@ -170,7 +170,7 @@ REFERENCES: Mapping[str, Mapping[int, str]] = {
         LOOP_LISTS_END: "member",
         LOOP_SNAP: "snap",
     },
-    "publish": {PUBLISH_LIST: "list", PUBLISH_READY: "moment"},
+    "publish": {PUBLISH_LIST: "list", PUBLISH_READY: "moment", PUBLISH_LOOP: "loop"},
     "await": {
         AWAIT_LIST: "list",
         AWAIT_TAKER: "taker",

@@ -105,6 +105,10 @@ def publish(m: Integers, stream: int, signal: int) -> None:
     moment, ready = m[events + col.LIST_MOMENT], m[signal + col.PUBLISH_READY]
     if ready != 0:
         m[moment] = max(m[moment], m[ready])
+    loop = m[signal + col.PUBLISH_LOOP]
+    if loop != 0:
+        m[loop + col.LOOP_LOWEST] = min(m[loop + col.LOOP_LOWEST], m[moment])
+    m[col.LOWEST] = min(m[col.LOWEST], m[moment])
     total = made(m, events) + m[signal + col.PUBLISH_COUNT]
     append(m, events, total, m[moment], m[stream + col.STREAM_ORDER], stream)
     wake(m, col.WAITS_PROGRESS, events)

@@ -80,7 +80,7 @@ class PlainEngine:
                     self.taken_over[reader].add(name)
         self.iterations: dict[int, int] = {}
         self.pause_at = -1  # samples of the first stream
-        self.lowest = 2**62  # earliest start since the last snapshot
+        self.lowest = 2**62  # earliest start or publication since the last snapshot
         self.outcome = Outcome.empty(plan, samples, trace)
 
     # --- the order of things ---
@@ -250,6 +250,7 @@ class PlainEngine:
         events = self.events.setdefault(node.buffer, [])
         last = events[-1] if events else _Event(0, 0, 0, control.number)
         moment = max(last.time, self.ready.get((control.number, node.buffer), 0))
+        self.lowest = min(self.lowest, moment)
         events.append(_Event(last.total + node.count, moment, control.order, control.number))
 
     def _need(self, control: _Control, node: Await) -> int:

@@ -166,7 +166,7 @@ class Rows:
                 self.pack_step(node, loop, found)
             elif isinstance(node, Publish):
                 self.place(col.IS_PUBLISH, node.number, node.conditions)
-                self.pack_publish(node, stream, found)
+                self.pack_publish(node, stream, loop, found)
             else:
                 found.waits.append(len(self.places))
                 self.place(col.IS_AWAIT, node.number, node.conditions)
@@ -323,10 +323,10 @@ class Rows:
             for stream in waiters:
                 self.takers.setdefault((stream, number), len(self.takers))
 
-    def pack_publish(self, node: Publish, stream: int, found: _Touched) -> None:
+    def pack_publish(self, node: Publish, stream: int, loop: int, found: _Touched) -> None:
         number = self.lists.get(node.buffer, -1)
         ready = self.buffer(stream, node.buffer).ready
-        self.publishes.append((number, node.count, ready))
+        self.publishes.append((number, node.count, ready, loop))
         if number >= 0:
             found.lists.add(number)
             moments = (self.list_rows[number][col.LIST_MOMENT], *([ready] if ready >= 0 else []))

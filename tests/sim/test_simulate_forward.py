@@ -159,3 +159,10 @@ def test_a_wait_for_what_is_there_does_not_stop_skipping() -> None:
     result = run(made)
     assert result.latency_cycles == 1 + 50 + 2 * 10**6
     assert result.simulated < 100
+
+
+def test_signals_of_what_was_written_before_do_not_move_on() -> None:
+    """The second signal is later than the first, the third is not: nothing repeats there."""
+    producer = Loop("i", 50, (Signal("y"), work("a", 2, to="y", when=(("i", "first"),))))
+    made = program({"y": 1}, (producer,), (Wait("y", Affine(50), 50), work("b", 1, of=["y"])))
+    assert run(made).latency_cycles == run(made, fast_forward=False).latency_cycles == 3
