@@ -12,7 +12,7 @@ from cimc.errors import Fault
 from cimc.ir import ops
 from cimc.ir.graph import Value, digest_of
 from cimc.ir.rewrite import Rewrite
-from cimc.ir.types import Array, Type, bits_of, int_range
+from cimc.ir.types import Array, Type, bits_of, int_range, numpy_dtype
 from cimc.passes._absorb import Heavy, weight_axis, weight_value
 from cimc.passes._weights import Floats, Weights, weights_of
 
@@ -104,7 +104,10 @@ def _integer_weights(new: Rewrite, op: Heavy, weights: Weights, zeros: NDArray[n
     """Weights less their zero point, in the fewest bits that hold them."""
     axis = weight_axis(op)
     shape = [-1 if i == axis else 1 for i in range(weights.elements.ndim)]
-    centered = weights.elements.astype(np.int64) - zeros.reshape(shape)
+    centered = weights.elements
+    if zeros.any():
+        wide = np.int16 if bits_of(weights.dtype) <= 8 else np.int64
+        centered = centered.astype(wide) - zeros.reshape(shape).astype(wide)
     low, high = (int(centered.min()), int(centered.max())) if centered.size else (0, 0)
     given = bits_of(weights.dtype)
     dtype = next(
@@ -112,7 +115,7 @@ def _integer_weights(new: Rewrite, op: Heavy, weights: Weights, zeros: NDArray[n
         for dtype in ("i2", "i4", "i8", "i16", "i32")
         if bits_of(dtype) >= given and int_range(dtype)[0] <= low and high <= int_range(dtype)[1]
     )
-    held = centered.astype(np.int8 if bits_of(dtype) <= 8 else dtype.replace("i", "int"))
+    held = centered.astype(numpy_dtype(dtype), copy=False)
     maker = new.maker(weight_value(op))
     stored = maker.x if isinstance(maker, ops.Dequantize) else None
     unchanged = stored is not None and stored.type.dtype == dtype
@@ -163,7 +166,8 @@ def _largest_sum(
     axis = weight_axis(op)
     inner = tuple(i for i in range(weights.ndim) if i != axis)
     inner = inner if isinstance(op, ops.Conv) else (weights.ndim - 2,)
-    most = np.abs(weights.astype(np.int64)).sum(axis=inner) * reach(x)
+    unsigned = np.dtype(f"u{weights.dtype.itemsize}")  # |-128| is -128 in i8, but 128 in u8
+    most = np.abs(weights).view(unsigned).sum(axis=inner, dtype=np.int64) * reach(x)
     more = 0 if bias is None else np.abs(bias.astype(np.int64))
     return float(np.max(most + more, initial=0))
 

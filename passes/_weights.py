@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,15 @@ from cimc.ir.rewrite import Rewrite
 from cimc.ir.types import Array, Type, dtype_of
 
 Floats = NDArray[np.float32]
+Element = TypeVar("Element", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Elements, and where they are integers: scale and zero point of each, all of one shape."""
+    """Elements, and where they are integers: scale and zero point of each, all of one shape.
+
+    Scales and zero points that elements share are held once (`np.broadcast_to`).
+    """
 
     elements: Array
     dtype: str  # of the elements: i4 is held in bytes
@@ -44,7 +49,8 @@ class Weights:
         """Elements moved about; each keeps its scale and zero point."""
         if self.scale is None or self.zero is None:
             return replace(self, elements=move(self.elements))
-        scale, zero = move(self.scale).astype(np.float32), move(self.zero).astype(np.int32)
+        scale: Floats = move(self.scale).astype(np.float32, copy=False)
+        zero: NDArray[np.int32] = move(self.zero).astype(np.int32, copy=False)
         return replace(self, elements=move(self.elements), scale=scale, zero=zero)
 
     def scaled(self, factor: Floats) -> Weights | None:
@@ -52,10 +58,11 @@ class Weights:
         if self.scale is None:
             product = self.elements.astype(np.float64) * factor
             return replace(self, elements=product.astype(np.float32))
-        scale = (self.scale.astype(np.float64) * factor).astype(np.float32)
+        scale = (distinct(self.scale).astype(np.float64) * factor).astype(np.float32)
         if not (np.isfinite(scale) & (scale > 0)).all():
             return None
-        return replace(self, scale=scale)
+        spread: Floats = np.broadcast_to(scale, self.elements.shape)
+        return replace(self, scale=spread)
 
     def along(self, axis: int) -> tuple[Floats, NDArray[np.int32]] | None:
         """Scale and zero point of each place on `axis` or one for all; None if not of that form."""
@@ -63,14 +70,22 @@ class Weights:
         assert self.zero is not None
         found = []
         for array in (self.scale, self.zero):
-            lines = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+            once = distinct(array)
+            lines = np.moveaxis(once, axis, 0).reshape(once.shape[axis], -1)
             if lines.size and (lines != lines[:, :1]).any():
                 return None
-            found.append(lines[:, 0] if lines.size else lines.reshape(-1))
+            line = lines[:, 0] if lines.size else lines.reshape(-1)
+            found.append(np.broadcast_to(line, array.shape[axis]))
         scale, zero = found
         if (scale == scale[:1]).all() and (zero == zero[:1]).all():
             scale, zero = scale[:1], zero[:1]
         return scale.astype(np.float32), zero.astype(np.int32)
+
+
+def distinct(array: NDArray[Element]) -> NDArray[Element]:
+    """The array with a single place along each axis that repeats its elements."""
+    steps = zip(array.strides, array.shape, strict=True)
+    return array[tuple(slice(min(extent, 1) if step == 0 else extent) for step, extent in steps)]
 
 
 def weights_of(new: Rewrite, value: Value) -> Weights | None:
@@ -87,11 +102,15 @@ def weights_of(new: Rewrite, value: Value) -> Weights | None:
             if scales is None or (zero is not None and zeros is None):
                 return None
             shape = held.elements.shape
-            spread = np.broadcast_to(_along(scales, axis, len(shape)), shape).astype(np.float32)
-            origin = np.zeros((), np.int32) if zeros is None else zeros
-            origin = np.broadcast_to(_along(origin, axis, len(shape)), shape).astype(np.int32)
-            more = (*held.nodes, *nodes)
-            return replace(held, scale=spread, zero=origin, nodes=more)
+            single = np.zeros((), np.int32) if zeros is None else zeros.astype(np.int32)
+            spread: Floats = _along(scales.astype(np.float32), axis, len(shape))
+            origin: NDArray[np.int32] = _along(single, axis, len(shape))
+            return replace(
+                held,
+                scale=np.broadcast_to(spread, shape),
+                zero=np.broadcast_to(origin, shape),
+                nodes=(*held.nodes, *nodes),
+            )
         case ops.Transpose(x=x, perm=perm, nodes=nodes):
             held = weights_of(new, x)
             moved = held and held.map(lambda array: array.transpose(perm))
@@ -103,7 +122,7 @@ def weights_of(new: Rewrite, value: Value) -> Weights | None:
     return moved and replace(moved, nodes=(*moved.nodes, *nodes))
 
 
-def _along(array: Array, axis: int | None, rank: int) -> Array:
+def _along(array: NDArray[Element], axis: int | None, rank: int) -> NDArray[Element]:
     if array.size == 1 or axis is None:
         return array.reshape(())
     return array.reshape([-1 if i == axis % rank else 1 for i in range(rank)])

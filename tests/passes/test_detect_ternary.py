@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cimc.ir import ops
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Graph
 from cimc.passes.detect_ternary import detect_ternary
@@ -41,18 +42,47 @@ def dense(weights: str, bias: str, multiplier: str = "0.001") -> Graph:
 SEVENS = "7, 0, -7, 0, 0, 127, 7, -127, 0, 0, 7, 127, 7, 127, 0, 0"
 
 
-def test_a_factor_goes_into_the_multiplier(golden: Golden) -> None:
-    before = dense(SEVENS, "-70, 1270")
-    after = detect_ternary(before)
-    assert same(before, after)
-    golden.check(after)
-
-
-def test_a_bias_that_is_no_multiple_keeps_the_factor(golden: Golden) -> None:
+def test_requants_bring_sums_back(golden: Golden) -> None:
     before = dense(SEVENS, "-71, 1270")
     after = detect_ternary(before)
     assert same(before, after)
     golden.check(after)
+
+
+def test_without_bias_there_is_only_a_gain() -> None:
+    before = dense(SEVENS, "1, 2")
+    (product,) = (op for op in before.ops if isinstance(op, ops.Matmul))
+    changed = tuple(replace(product, bias=None) if op is product else op for op in before.ops)
+    before = replace(before, ops=changed)
+    after = detect_ternary(before)
+    assert same(before, after)
+    (requant,) = (op for op in after.ops if isinstance(op, ops.Requant))
+    assert requant.gain is not None
+    assert requant.bias is None
+
+
+def test_tables_along_another_axis_forbid_a_gain() -> None:
+    before = graph_of("""
+        %x : u8[2,8]<0.1,10> = input
+        %w : i8[8,2] = constant {value=(7, 0, -7, 0, 0, 9, 7, -9, 0, 0, 7, 9, 7, 9, 0, 0)}
+        %m : f32[2] = constant {value=(0.001, 0.002)}
+        %s : i32[2,2] = matmul %x, %w, _
+        %y : u8[2,2]<0.5,3> = requant %s, %m, _ {axis=0, low=0, high=255}
+        return %y""")
+    after = detect_ternary(before)
+    assert same(before, after)
+    assert [op.mnemonic for op in after.ops].count("binary") == 1
+
+
+def test_the_lowest_integer_has_a_factor_of_its_own() -> None:
+    before = dense("-128, 0, 0, 127, -128, -127" + ", 0" * 10, "1, 2")
+    after = detect_ternary(before)
+    assert same(before, after)
+    (requant,) = (op for op in after.ops if isinstance(op, ops.Requant))
+    assert requant.gain is not None
+    gain = after.tensor(requant.gain)
+    assert gain is not None
+    assert gain.tolist() == [128, 127]
 
 
 def test_signs_alone_need_nothing_else() -> None:
