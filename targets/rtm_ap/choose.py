@@ -40,7 +40,7 @@ from cimc.targets.rtm_ap.regions import CHOICES, regions
 from cimc.targets.rtm_ap.work import Work, spec_of, work_of
 
 Ints = NDArray[np.int64]
-_MOST_PAIRS = 1 << 21  # of terms in the sums of a chunk: what sharing takes time for
+_MOST_PAIRS = 1 << 18  # of terms in the sums of a chunk: what sharing takes time for
 _PRODUCTS = 64  # of a row at a time: loading costs the same, code grows
 _CHUNKS = {0: (), 1: (36,), 2: (18, 36, 72, 144), 3: (9, 18, 36, 72, 144, 288)}  # inputs, by level
 _LAYOUTS = {0: CHOICES[:1], 1: CHOICES[:1], 2: (CHOICES[0], CHOICES[3]), 3: CHOICES}
@@ -89,6 +89,8 @@ class Chooser:
         self.lines = self.spec.cores * self.ap.arrays * self.ap.rows
         sums = list(self.spec.memory.values())[1].size_bits // 8
         self.most_sums = max(1, sums // 16)  # of 4 bytes; the rest is for tables and epilogues
+        self._parts: dict[tuple[Piece, bool], Part | None] = {}
+        self._prices: dict[tuple[Piece, Style], Price | None] = {}
 
     def plan(self) -> Plan:
         """The best plan."""
@@ -194,12 +196,9 @@ class Chooser:
         middle -= step if middle == channels and middle else 0
         at = first * shape.c + middle
         piece = Piece(begin, end, at, min(at + step, last * shape.c))
-        weights = block(self.work, piece)
-        if style.share and step > 1:
-            lengths = np.diff(signed_sums(weights).start)
-            if (lengths * lengths).sum() > 2 * _MOST_PAIRS:
-                return
-        price = self._chunk_price(weights, piece, style)
+        if (piece, style) not in self._prices:
+            self._prices[piece, style] = self._chunk_price(piece, style)
+        price = self._prices[piece, style]
         if price is None:
             return
         chunks = math.ceil(math.ceil(channels / c_groups) / step)
@@ -207,10 +206,22 @@ class Chooser:
         plan = Plan("program", tile, groups, c_groups, style)
         yield self._figures(plan, price.times(chunks), end - begin)
 
-    def _chunk_price(self, weights: Ints, piece: Piece, style: Style) -> Price | None:
-        """Load and run of one chunk that comes after others."""
-        part = part_of(weights, self.work.input_bits, style.share)
-        assert self.work.weights is not None
+    def _part(self, piece: Piece, share: bool) -> Part | None:
+        """The sums of one chunk; None where sharing would take too long."""
+        if (piece, share) not in self._parts:
+            weights, part = block(self.work, piece), None
+            lengths = np.diff(signed_sums(weights).start)
+            few = piece.c_end - piece.c_begin == 1 or (lengths**2).sum() < 2 * _MOST_PAIRS
+            if few or not share:
+                part = part_of(weights, self.work.input_bits, share)
+            self._parts[piece, share] = part
+        return self._parts[piece, share]
+
+    def _chunk_price(self, piece: Piece, style: Style) -> Price | None:
+        """Load and run of one chunk that comes after others; None: no room."""
+        part = self._part(piece, style.share)
+        if part is None or self.work.weights is None:
+            return None
         top = (1 << self.work.input_bits) - 1
         rows = self.work.weights[piece.k_begin : piece.k_end]
         high = np.abs(rows).sum(axis=1) * top
