@@ -58,11 +58,11 @@ class Program:
         """Execute the emitted program; many samples along the first axis give as many outputs."""
         return _each(self.compiled.program.inputs, x, self._machine.run)
 
-    def simulate(self, samples: int = 16) -> Simulation:
+    def simulate(self, samples: int = 64) -> Simulation:
         """Cycles of one sample, and of many that follow each other."""
         return simulate(self.compiled.program, self.target, samples=samples)
 
-    def report(self, samples: int = 16) -> Report:
+    def report(self, samples: int = 64) -> Report:
         """What the program costs: a summary, and tables by layer, core, component ..."""
         return self.compiled.report(samples)
 

@@ -67,7 +67,7 @@ class Compiled:
     rows: tuple[Covered, ...]
     quantized: bytes | None = None  # the QDQ model that we wrote for a float one
 
-    def report(self, samples: int = 16) -> Report:
+    def report(self, samples: int = 64) -> Report:
         """Simulate the program and say what it costs."""
         simulation = simulate(self.program, self.target, samples=samples)
         return make_report(self.program, self.target, simulation, tiles=self.tiles)

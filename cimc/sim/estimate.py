@@ -1,13 +1,14 @@
 """Closed-form estimate of a mapped network: no program, no simulation.
 
-    period   longest layer where layers work side by side, else the sum of all    [a lower bound]
+    period   longest layer where layers work side by side, else the sum of all
     latency  side by side: along the graph, each layer starts when the first rows that it needs
              are there, and ends no earlier than it could after the last row of its inputs
              one after the other: the sum of all layers
     energy   events of all layers times their prices                                       [exact]
 
-Cycles and events of one layer are those of `Kind.estimate`, which are alone on the machine: what
-layers wait for shared units is missing, so the latency is a little low as a rule.
+Cycles and events of one layer are those of `Kind.estimate`, alone on the machine: what layers wait
+for shared units and latencies is missing, so times are low as a rule. (The period may be a little
+high: a layer's last latency is in its cycles, but overlaps with its next sample.)
 """
 
 from __future__ import annotations

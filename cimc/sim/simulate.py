@@ -70,6 +70,8 @@ from cimc.target import Target
 
 CAUSES = ("unit", "data", "space", "progress")
 TRACE_LIMIT = 200_000  # instructions
+PERIOD_STEPS = 8_000_000  # instructions after which the search for a repeated state may end
+PERIOD_SAMPLES = 8  # at least finished before; also the longest period looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,14 @@ class Engine(Protocol):
     def outcome(self) -> Outcome:
         """Counts and times so far."""
 
+    @property
+    def simulated(self) -> int:
+        """Instructions executed one by one so far."""
+
+    @property
+    def finished(self) -> int:
+        """Samples that all streams are through with."""
+
     def snapshot(self) -> Snapshot:
         """The state, relative to the first stream's sample."""
 
@@ -145,7 +155,7 @@ def simulate(
     program: Program,
     target: Target,
     *,
-    samples: int = 16,
+    samples: int = 64,
     engine: Literal["fast", "plain"] = "fast",
     fast_forward: bool = True,
     trace: bool | int = False,
@@ -155,6 +165,7 @@ def simulate(
 ) -> Simulation:
     """Simulate one sample alone, then up to `samples` in a row to find the period.
 
+    The search for a repeated state also ends after 8 million instructions, with an average.
     `trace` keeps the start of every instruction (so many of them, 200,000 by default) in
     `outcome.trace`. The plain engine knows no fast-forward. `kind` replaces the target's machine
     kind.
@@ -223,10 +234,12 @@ def _check_range(plan: Plan, samples: int) -> None:
 def _period(
     engine: Engine, samples: int, time_limit_s: float | None
 ) -> tuple[bool, int, float | None]:
-    """Whether the state repeats, the samples that it took, and the period in cycles."""
+    """Whether the state repeats, the samples that were finished, and the period in cycles."""
     seen: list[Snapshot] = []
     for sample in range(1, samples):
         engine.run(sample, time_limit_s)
+        if engine.simulated > PERIOD_STEPS and engine.finished >= PERIOD_SAMPLES:
+            break
         now = engine.snapshot()
         lowest = now.lowest
         for distance, before in enumerate(reversed(seen), start=1):
@@ -234,11 +247,13 @@ def _period(
             if shift:
                 return True, sample, shift / distance
             lowest = min(lowest, before.lowest)
-        seen.append(now)
-    engine.run(samples, time_limit_s)
-    ends = engine.outcome.ends
-    first = samples // 2 - 1
-    return False, samples, (ends[-1] - ends[first]) / (samples - 1 - first)
+        seen = [*seen[-PERIOD_SAMPLES:], now]
+    else:
+        engine.run(samples, time_limit_s)
+    count = engine.finished
+    ends = engine.outcome.ends[:count]
+    first = count // 2 - 1
+    return False, count, (ends[-1] - ends[first]) / (count - 1 - first)
 
 
 def _simulation(

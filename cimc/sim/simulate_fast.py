@@ -80,6 +80,16 @@ class FastEngine:
         outcome.trace = list(zip(steps.tolist(), trace[:, col.TRACE_START].tolist(), strict=True))
         return outcome
 
+    @property
+    def simulated(self) -> int:
+        """Instructions executed one by one so far."""
+        return int(self.cells[col.SIMULATED])
+
+    @property
+    def finished(self) -> int:
+        """Samples that all streams are through with."""
+        return int(self.image.column("stream", col.STREAM_SAMPLE).min())
+
     def _blocked(self) -> list[Blocked]:
         found = []
         for number, stream in enumerate(self.image.table("stream")):

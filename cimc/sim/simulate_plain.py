@@ -325,6 +325,16 @@ class PlainEngine:
 
     # --- for those who watch ---
 
+    @property
+    def simulated(self) -> int:
+        """Instructions executed so far."""
+        return self.outcome.simulated
+
+    @property
+    def finished(self) -> int:
+        """Samples that all streams are through with."""
+        return min(control.sample for control in self.controls)
+
     def _blocked(self) -> list[Blocked]:
         found = []
         for control in self.controls:
