@@ -247,6 +247,8 @@ class PlainEngine:
     # --- progress ---
 
     def _publish(self, control: _Control, node: Publish) -> None:
+        if node.buffer not in self.plan.waiters:
+            return
         events = self.events.setdefault(node.buffer, [])
         last = events[-1] if events else _Event(0, 0, 0, control.number)
         moment = max(last.time, self.ready.get((control.number, node.buffer), 0))
