@@ -22,6 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cimc as api
+from cimc.ir.program import walk
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -69,19 +72,14 @@ def _twice(work: Callable[[], object]) -> float:
 
 def task_simulate(folder: str) -> dict[str, float]:
     """CPU seconds of one simulation after just-in-time compilation."""
-    import cimc
-
-    program = cimc.load(folder)
-    return {"cpu_s": _twice(program.simulate)}
+    return {"cpu_s": _twice(api.load(folder).simulate)}
 
 
 def task_execute(folder: str) -> dict[str, float]:
     """CPU seconds of one image after just-in-time compilation."""
     import numpy as np
 
-    import cimc
-
-    program = cimc.load(folder)
+    program = api.load(folder)
     x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
     return {"cpu_s": _twice(lambda: program.run(x))}
 
@@ -104,22 +102,21 @@ def network(folder: Path, name: str, *words: str) -> str:
     return str(path)
 
 
-def size_mib(folder: Path) -> float:
-    """All files of a program directory."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
-
-
 def machine(folder: Path, kind: str, target: str, model: str, rounds: int) -> None:
     """Compile, size, simulate, execute on one machine."""
     out = folder / f"out-{target}-{Path(model).stem}"
     label = f"{Path(model).stem} on {target}"
-    words = cimc("compile", model, "-t", target, "-o", str(out), "--force", "-q")
+    words = cimc("compile", model, "-t", target, "-o", str(out), "-q")
     used = [run(words) for _ in range(rounds)]
-    show(f"{label}: compile", [u.cpu_s for u in used], "CPU s", "cimc compile")
+    show(f"{label}: compile, report", [u.cpu_s for u in used], "CPU s", "cimc compile")
+    used = [run([*words, "--no-simulate"]) for _ in range(rounds)]
+    show(f"{label}: compile", [u.cpu_s for u in used], "CPU s", "cimc compile --no-simulate")
     show(f"{label}: compile, peak", [u.peak_mib for u in used], "MiB", "")
-    show(f"{label}: program directory", [size_mib(out)], "MiB", "with weights")
-    summary = json.loads((out / "summary.json").read_text())
-    show(f"{label}: instructions", [summary["instructions"]], "", kind)
+    files = [(out / name).stat().st_size for name in ("program.bin", "weights.safetensors")]
+    show(f"{label}: program", [sum(files) / 2**20], "MiB", "with weights")
+    program = api.load(out).compiled.program
+    count = sum(1 for stream in program.streams for _ in walk(stream.body))
+    show(f"{label}: instructions", [count], "", kind)
     for task in TASKS:
         figures = [inside(task, str(out))["cpu_s"] for _ in range(rounds)]
         show(f"{label}: {task}", figures, "CPU s", "after JIT")
