@@ -1,14 +1,21 @@
-"""The compiled twin of `private_ports`: a schedule as arrays."""
+"""The compiled twins of `private_ports` and of the recurrence: schedules and mappings as arrays."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from cimc.mapping.machine import OPERANDS
+from cimc.mapping.nest import DIMS, Mapped
+from cimc.mapping.workload import Workload
 from cimc.sim import private_ports_kernel as kernel
 from cimc.sim.private_ports_schedule import Schedule
+from cimc.target import Target
+from cimc.targets.sram_cim.machine import machine_of, spec_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +108,86 @@ def arrays(schedule: Schedule) -> Arrays:
         boot_at,
         boot,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Mappings:
+    """Many mappings of one layer with one spatial choice, one in each row (`private_ports_batch`).
+
+    Loops stand from outside in; `at` is the position in the operand's chain of the level that keeps
+    I, W, O at each loop; `double` by operand and position.
+    """
+
+    count: kernel.Ints  # [rows] loops
+    dim: kernel.Ints  # [rows, loops] in the order g n k c p q r s
+    bound: kernel.Ints  # [rows, loops]
+    at: kernel.Ints  # [rows, 3, loops]
+    double: kernel.Ints  # [rows, 3, positions]
+
+
+def recurrences(
+    mappings: Mappings,
+    workload: Workload,
+    target: Target,
+    factors: kernel.Ints,
+    workers: int = 1,
+) -> tuple[kernel.Floats, kernel.Floats]:
+    """Latency (cycles) and energy (pJ) of all mappings by the recurrence.
+
+    `factors`: [axes, dims] spatial factors; `workers`: threads that share the rows.
+    """
+    from cimc.sim import private_ports_batch as batch
+    from cimc.targets.sram_cim.anneal import packed
+
+    m = packed(workload, machine_of(target), spec_of(target), 1)
+    limits = np.array([workload.shape.h, workload.shape.w], np.int64)
+    rows = len(mappings.count)
+    latency, energy = np.empty(rows), np.empty(rows)
+
+    def run(part: slice) -> None:
+        batch.recurrences(
+            m,
+            limits,
+            factors,
+            mappings.count[part],
+            mappings.dim[part],
+            mappings.bound[part],
+            mappings.at[part],
+            mappings.double[part],
+            latency[part],
+            energy[part],
+        )
+
+    edges = [rows * worker // workers for worker in range(workers + 1)]
+    parts = [slice(low, high) for low, high in itertools.pairwise(edges)]
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(run, parts))
+    return latency, energy
+
+
+def closed_forms(nests: Sequence[Mapped], target: Target) -> tuple[kernel.Floats, kernel.Floats]:
+    """Latency (cycles) and energy (pJ) of mappings of one layer with one spatial choice."""
+    first = nests[0]
+    longest = max(1, *(len(nest.loops) for nest in nests))
+    chains = [first.machine.chain(o) for o in OPERANDS]
+    positions = max(len(chain) for chain in chains)
+    rows = len(nests)
+    mappings = Mappings(
+        np.array([len(nest.loops) for nest in nests], np.int64),
+        np.zeros((rows, longest), np.int64),
+        np.ones((rows, longest), np.int64),
+        np.zeros((rows, 3, longest), np.int64),
+        np.zeros((rows, 3, positions), np.int64),
+    )
+    for row, nest in enumerate(nests):
+        for place, (dim, bound) in enumerate(nest.loops):
+            mappings.dim[row, place], mappings.bound[row, place] = DIMS.index(dim), bound
+            for o in OPERANDS:
+                mappings.at[row, o, place] = chains[o].index(nest.levels[o][place])
+        for level, o in nest.double:
+            mappings.double[row, o, chains[o].index(level)] = 1
+    factors = np.ones((len(first.spatial), len(DIMS)), np.int64)
+    for axis, own in enumerate(first.spatial):
+        for dim, factor in own:
+            factors[axis, DIMS.index(dim)] *= factor
+    return recurrences(mappings, first.workload, target, factors)

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import pytest
 
 from cimc.errors import FitError
 from cimc.ir.tiles import Nest, Spatial, TemporalLoop
 from cimc.lowering import ConvShape
+from cimc.mapping.nest import Mapped, resolve
+from cimc.mapping.sample import random_nest
+from cimc.mapping.workload import Workload
+from cimc.sim import private_ports
+from cimc.sim import private_ports_fast as fast
 from cimc.sim.private_ports import simulate_private
-from cimc.target import load_target
+from cimc.sim.private_ports_fast import closed_forms
+from cimc.sim.private_ports_optimum import Optimum, optimum
+from cimc.sim.private_ports_recurrence import recurrence
+from cimc.sim.private_ports_schedule import Schedule, private_schedule
+from cimc.target import Target, load_target
+from cimc.targets.sram_cim.machine import machine_of
+from cimc.targets.sram_cim.stationary import primes
 
 LEVELS = {
     "1": "dram",
@@ -121,10 +138,11 @@ def nest_of(vector: Vector) -> Nest:
     return Nest(shape_of(vector.shape).dims, axes, tuple(loops), tuple(double))
 
 
+@pytest.mark.parametrize("engine", ["fast", "plain"])
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
-def test_published_vectors(vector: Vector) -> None:
+def test_published_vectors(vector: Vector, engine: Literal["fast", "plain"]) -> None:
     target = load_target(f"miredo-{vector.target}")
-    run = simulate_private(nest_of(vector), target, shape_of(vector.shape))
+    run = simulate_private(nest_of(vector), target, shape_of(vector.shape), engine)
     assert run.latency == vector.latency
     assert run.energy_nj == pytest.approx(vector.energy_nj, rel=1e-6)
 
@@ -138,3 +156,165 @@ def test_tile_larger_than_its_level() -> None:
         "  need:    1024 bits (O 1024)\n"
         "  have:    16 bits (miredo-default: memory.oreg.size_bits)"
     )
+
+
+def drawn(seed: int) -> tuple[Target, Workload, Nest]:
+    """A random layer with a random mapping."""
+    rng = random.Random(seed)
+    target = load_target(rng.choice(["miredo-default", "miredo-transformer"]))
+    stride = rng.choice([1, 2])
+    p, q = rng.choice([1, 4, 7, 8, 14]), rng.choice([1, 3, 6, 7])
+    r, s = rng.choice([1, 3]), rng.choice([1, 3])
+    shape = ConvShape(
+        n=1,
+        g=rng.choice([1, 1, 2]),
+        k=rng.choice([8, 16, 24, 64]),
+        c=rng.choice([3, 16, 32, 48, 128]),
+        p=p,
+        q=q,
+        r=r,
+        s=s,
+        h=(p - 1) * stride + r,
+        w=(q - 1) * stride + s,
+        strides=(stride, stride),
+    )
+    workload = Workload(shape)
+    return target, workload, random_nest(workload, machine_of(target), rng, exact=True)
+
+
+def schedules(count: int) -> Iterator[tuple[int, Schedule]]:
+    """Schedules of random mappings that fit, of not too many steps."""
+    for seed in range(count):
+        target, workload, nest = drawn(seed)
+        try:
+            schedule = private_schedule(nest, target, workload)
+        except FitError:
+            continue
+        if math.prod(schedule.bounds) <= 5000:
+            yield seed, schedule
+
+
+def test_engines_agree() -> None:
+    """Python, compiled steps, and max-plus powers."""
+    seen = 0
+    for seed, schedule in schedules(150):
+        run = private_ports._Run(schedule)
+        latency = run.latency()
+        stepped, waited = fast.stepped(schedule)
+        assert stepped == pytest.approx(latency, rel=1e-12), seed
+        assert waited == pytest.approx(run.waited), seed
+        assert fast.latency(schedule) == pytest.approx(latency, rel=1e-12), seed
+        seen += 1
+    assert seen > 100
+
+
+def test_latency_of_a_long_layer_needs_no_steps() -> None:
+    """VGG's largest layer has four million activations; powers do not notice."""
+    loops = "k8:111 c4:113 r3:113 s3:123 q224:123 p224:273 c2:275"
+    vector = Vector("vgg", "default", "c256 k1024 p224 q224 r3 s3", "", loops, "gb/I ob/O", 0, 0)
+    vector = dataclasses.replace(vector, spatial="cores k8 rows c32 columns k16")
+    schedule = private_schedule(
+        nest_of(vector),
+        load_target("miredo-default", {"memory.ob.size_bits": 2**40, "memory.gb.size_bits": 2**40}),
+        Workload(shape_of(vector.shape)),
+    )
+    activations = 8 * 4 * 3 * 3 * 224 * 224 * 2
+    assert fast.latency(schedule) >= activations * 8
+    assert fast.latency(schedule) == fast.stepped(schedule)[0]
+
+
+# --- the recurrence ---
+
+
+def test_recurrence_against_the_simulator() -> None:
+    ratios = []
+    for seed in range(400):
+        target, workload, nest = drawn(seed)
+        mapped = resolve(nest, workload, machine_of(target))
+        assert isinstance(mapped, Mapped)
+        try:
+            schedule = private_schedule(nest, target, workload)
+        except FitError:
+            continue
+        ratios.append(recurrence(mapped, target).latency / fast.latency(schedule))
+    errors = np.abs(np.array(ratios) - 1)
+    assert errors.mean() < 0.07
+    assert np.median(errors) < 0.06
+    assert np.mean(np.array(ratios) >= 1 - 1e-9) > 0.85
+
+
+def test_recurrence_of_the_first_vector() -> None:
+    """In two steps: fetch weights for 8 cores in 17 cycles, activate in 8; O comes and goes."""
+    vector = VECTORS[0]
+    target = load_target("miredo-default")
+    mapped = resolve(nest_of(vector), Workload(shape_of(vector.shape)), machine_of(target))
+    assert isinstance(mapped, Mapped)
+    assert recurrence(mapped, target).latency == 1 + 17 + 8 + 17 + 8 + 1
+
+
+def test_batch_equals_the_recurrence() -> None:
+    for seed in range(80):
+        target, workload, nest = drawn(seed)
+        mapped = resolve(nest, workload, machine_of(target))
+        assert isinstance(mapped, Mapped)
+        figures = closed_forms([mapped, mapped], target)
+        expected = recurrence(mapped, target)
+        assert figures[0] == pytest.approx([expected.latency] * 2, rel=1e-12)
+        assert figures[1] == pytest.approx([expected.energy_pj] * 2, rel=1e-12)
+
+
+# --- optima ---
+
+OPTIMA = (
+    ("default", "c32 k8", "cores k8 rows c16", 52),
+    ("default", "c96 k4", "rows c32 columns k2", 96),
+    ("default", "c6 k144", "rows c3 columns k16", 236),
+    ("transformer", "c32 k32 p32 g2", "cores p8 g2 rows c32 columns k16", 182),
+    ("default", "c64 k64 p7 q7", "cores k8 rows c32 columns k8", 1693),
+)
+
+
+@pytest.mark.parametrize(("name", "shape", "spatial", "latency"), OPTIMA)
+def test_published_optima_are_found_and_proven(
+    name: str, shape: str, spatial: str, latency: int
+) -> None:
+    target = load_target(f"miredo-{name}")
+    empty = nest_of(Vector("", name, shape, spatial, "", "", 0, 0))
+    found = optimum(shape_of(shape), target, empty.spatial)
+    assert found.latency == latency
+    assert found.is_proven
+    assert simulate_private(found.nest, target, shape_of(shape)).latency == latency
+
+
+@pytest.mark.parametrize("name", ["L3", "L5"])
+def test_no_worse_than_published_mappings(name: str) -> None:
+    (vector,) = (vector for vector in VECTORS if vector.name == name)
+    target = load_target("miredo-default")
+    shape = shape_of(vector.shape)
+    found = optimum(shape, target, nest_of(vector).spatial, width=300, first_width=300)
+    assert found.latency < vector.latency
+    assert found.bound <= found.latency
+    assert simulate_private(found.nest, target, shape).latency == found.latency
+
+
+def test_no_random_mapping_beats_an_optimum() -> None:
+    target = load_target("miredo-default")
+    machine = machine_of(target)
+    shape = ConvShape(1, 1, 8, 6, 4, 3, 3, 1, h=6, w=3)
+    best: dict[tuple[Spatial, ...], Optimum] = {}
+    compared = 0
+    for seed in range(4000):
+        nest = random_nest(Workload(shape), machine, random.Random(seed), exact=True)
+        factors = sum(len(primes(loop.bound)) for loop in nest.loops)
+        if factors > 4 or (nest.spatial not in best and len(best) == 6):
+            continue
+        try:
+            latency = fast.latency(private_schedule(nest, target, Workload(shape)))
+        except FitError:
+            continue
+        if nest.spatial not in best:
+            best[nest.spatial] = optimum(shape, target, nest.spatial)
+        assert best[nest.spatial].is_proven
+        assert latency >= best[nest.spatial].latency
+        compared += 1
+    assert compared > 20
