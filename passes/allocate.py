@@ -61,6 +61,12 @@ def allocate(program: Program, *, target: Target) -> Program:
     return dataclasses.replace(program, buffers=tuple(found))
 
 
+def needed_bytes(program: Program, memory: str) -> int:
+    """Bytes of a memory that `allocate` would use."""
+    buffers = [buffer for buffer in program.buffers if buffer.memory == memory]
+    return _end(buffers, _place(buffers, _lives(program)))
+
+
 def bytes_of(buffer: Buffer) -> int:
     """Bytes of all slots of a buffer; elements narrower than a byte take one."""
     return buffer.slots * buffer.elements * numpy_dtype(buffer.dtype).itemsize
@@ -118,6 +124,10 @@ def _place(buffers: Iterable[Buffer], lives: Mapping[str, Life]) -> dict[str, in
     return addresses
 
 
+def _end(buffers: Sequence[Buffer], placed: Mapping[str, int]) -> int:
+    return max((placed[buffer.name] + bytes_of(buffer) for buffer in buffers), default=0)
+
+
 def _aligned(address: int, buffer: Buffer) -> int:
     size = numpy_dtype(buffer.dtype).itemsize
     return -(-address // size) * size
@@ -130,7 +140,7 @@ def _too_small(
     if level not in target.spec.memory:
         return
     size = target.spec.memory[level].size_bits // 8
-    need = max(placed[buffer.name] + bytes_of(buffer) for buffer in buffers)
+    need = _end(buffers, placed)
     if need <= size:
         return
     largest = sorted(buffers, key=bytes_of, reverse=True)[:LARGEST_SHOWN]

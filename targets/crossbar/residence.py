@@ -33,6 +33,7 @@ from cimc.ir.program import (
     walk,
 )
 from cimc.ir.types import numpy_dtype
+from cimc.passes.allocate import needed_bytes
 from cimc.target import Target
 
 ALIGNMENT = 64  # bytes that placing a buffer may waste
@@ -72,7 +73,7 @@ def fitted(program: Program, target: Target, cycles: Sequence[int]) -> Program:
         return _doubled(program, touched, size - held.need(0, 0))
     if held.need(0, count) > size:
         return program  # too little room even so: allocate says what is needed
-    first, after = _run(held, size, cycles)
+    first, after, joined = _joined_run(program, touched, held, target, cycles)
     warn(
         Fault(
             f"{program.name}: {after - first} layers run one after the other, not as a pipeline",
@@ -85,8 +86,34 @@ def fitted(program: Program, target: Target, cycles: Sequence[int]) -> Program:
             ),
         )
     )
-    inner = {name for name, (_, begin, end) in touched.items() if begin >= first and end < after}
-    return dataclasses.replace(program, streams=tuple(_joined(program, first, after, inner)))
+    return joined
+
+
+def _joined_run(
+    program: Program,
+    touched: Mapping[str, tuple[int, int, int]],
+    held: Held,
+    target: Target,
+    cycles: Sequence[int],
+) -> tuple[int, int, Program]:
+    """The run of streams to join, and the program with it joined.
+
+    Placing buffers leaves gaps; a run whose buffers do not fit for that is followed by a longer
+    one.
+    """
+    outer, memory = next(iter(target.spec.memory.items()))
+    size = room = memory.size_bits // 8
+    first, after = _run(held, room, cycles)
+    while True:
+        inner = {n for n, (_, begin, end) in touched.items() if begin >= first and end < after}
+        streams = tuple(_joined(program, first, after, inner))
+        joined = dataclasses.replace(program, streams=streams)
+        lost = needed_bytes(joined, outer) - size
+        if lost <= 0 or after - first == len(cycles):
+            return first, after, joined
+        room -= lost
+        fits = held.need(0, len(cycles)) <= room
+        first, after = _run(held, room, cycles) if fits else (0, len(cycles))
 
 
 def _doubled(program: Program, touched: Mapping[str, tuple[int, int, int]], room: int) -> Program:
