@@ -1,6 +1,7 @@
 """Where the elements of a tile lie in its buffer, and views from one tile into another.
 
-A tile's buffer is row-major over the operand's axes. An axis with two loops (window position p,
+A tile's buffer is row-major over the operand's axes, but for k: neighbouring output channels, which
+the columns of a macro hold, lie next to each other. An axis with two loops (window position p,
 kernel row r) is stored as the run of rows from the first to the last, or, where that is shorter,
 as each position's own rows (p x r).
 """
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 
 from cimc.ir.program import Affine, Bound, View
 from cimc.mapping.workload import TensorAxis
+
+K_ONLY = (("k", 1),)  # the terms of an axis of output channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,14 @@ def tile_layout(axes: tuple[TensorAxis, ...], extents: Mapping[str, int]) -> Lay
             shapes.append([(((dim, 1),), extents[dim]) for dim, _ in axis.terms])
         else:
             shapes.append([(axis.terms, axis.box(extents))])
-    stride, runs = 1, []
-    for shape in reversed(shapes):
+    stride, runs = 1, dict[int, tuple[Run, ...]]()
+    for place in sorted(range(len(axes)), key=lambda place: (axes[place].terms != K_ONLY, -place)):
         made = []
-        for terms, extent in reversed(shape):
+        for terms, extent in reversed(shapes[place]):
             made.append(Run(terms, extent, stride))
             stride *= extent
-        runs.append(tuple(reversed(made)))
-    return Layout(axes, tuple(reversed(runs)))
+        runs[place] = tuple(reversed(made))
+    return Layout(axes, tuple(runs[place] for place in range(len(axes))))
 
 
 def whole_layout(axes: tuple[TensorAxis, ...]) -> Layout:

@@ -111,6 +111,10 @@ def product_rows(acc: Dims, x: Dims, w: Dims) -> Rows:
 @lru_cache(_REMEMBERED)
 def copy_rows(dst: Dims, src: Dims, bounds: tuple[tuple[int, ...], ...]) -> Rows:
     """The axes of a copy; the innermost reads along the source where that spares cache misses."""
+    if is_once(dst):  # in any order: the inner axes of the destination inside
+        order = sorted(range(len(dst)), key=lambda axis: -abs(dst[axis][1]))
+        dst, src = tuple(dst[axis] for axis in order), tuple(src[axis] for axis in order)
+        bounds = tuple(tuple(steps[axis] for axis in order) for steps in bounds)
     rows = list(common((dst, src), bounds))
     if abs(rows[-1][1][1]) >= _LINE and is_once(dst):
         along = [row for row in rows if abs(row[1][1]) == 1 and row[0] >= _RUN]
