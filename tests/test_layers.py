@@ -26,7 +26,7 @@ LAYERS = (
     ("cimc.passes",),
     ("cimc.targets",),
     ("cimc.sim",),
-    ("cimc.search",),
+    ("cimc.search", "cimc.targets.sram_cim.exact"),
     ("cimc.report", "cimc.coverage", "cimc.verify"),
     ("cimc.build", "cimc.runs"),
     ("cimc.compiled",),
