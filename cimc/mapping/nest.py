@@ -9,6 +9,7 @@ instances holds all spatial loops.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -178,12 +179,33 @@ class Mapped:
 
 def resolve(nest: Nest, workload: Workload, machine: Machine) -> Mapped | list[Fault]:
     """The nest with its names resolved, or what is wrong with it whatever the levels' sizes."""
-    faults = list(_name_faults(nest, machine))
-    if faults:
-        return faults
+    faults = [
+        *_name_faults(nest, machine),
+        *_order_faults(nest, machine),
+        *_cover_faults(nest, workload),
+    ]
+    return faults or _named(nest, workload, machine)
+
+
+def nest_faults(nest: Nest, workload: Workload, machine: Machine) -> list[Fault]:
+    """Everything that is wrong with a nest; sizes, too, where names say what lies where."""
+    found = resolve(nest, workload, machine)
+    if isinstance(found, Mapped):
+        return list(capacity_faults(found))
+    if any(fault.code not in _STILL_SIZED for fault in found):
+        return found
+    return [*found, *capacity_faults(_named(nest, workload, machine))]
+
+
+_STILL_SIZED = frozenset(
+    {"CIM4002", "CIM4003", "CIM4007", "CIM4009"}
+)  # tiles are defined all the same
+
+
+def _named(nest: Nest, workload: Workload, machine: Machine) -> Mapped:
     positions = {level.name: place for place, level in enumerate(machine.levels)}
     given = {axis.axis: axis.factors for axis in nest.spatial}
-    mapped = Mapped(
+    return Mapped(
         workload,
         machine,
         tuple((loop.dim, loop.bound) for loop in nest.loops),
@@ -195,13 +217,35 @@ def resolve(nest: Nest, workload: Workload, machine: Machine) -> Mapped | list[F
         tuple(given.get(axis.name, ()) for axis in machine.axes),
         frozenset((positions[level], NAMES.index(operand)) for level, operand in nest.double),
     )
-    faults = [*_order_faults(mapped), *_cover_faults(mapped)]
-    return faults or mapped
 
 
 def _name_faults(nest: Nest, machine: Machine) -> Iterator[Fault]:
+    yield from _axis_faults(nest, machine)
     levels = {level.name: level for level in machine.levels}
+    for loop in nest.loops:
+        for place, name in enumerate(loop.levels):
+            if name not in levels:
+                where = f"`{loop}`: no level is called {name}"
+                yield Fault(where, have=", ".join(levels), code="CIM4004")
+            elif not levels[name].holds[place]:
+                where = f"`{loop}`: {name} does not hold {NAMES[place]}"
+                yield Fault(where, have=_holders(machine, place), code="CIM4005")
+        if loop.dim not in DIMS or loop.bound < 1:
+            yield Fault(f"`{loop}`: no such loop", need=" ".join(DIMS), code="CIM4006")
+    for name, operand in nest.double:
+        where = f"{operand} cannot have two buffers in {name}"
+        if name not in levels:
+            have = f"no level is called {name}: {', '.join(levels)}"
+            yield Fault(where, have=have, code="CIM4004")
+        elif not levels[name].double[NAMES.index(operand)]:
+            found = [lv.name for lv in machine.levels if lv.double[NAMES.index(operand)]]
+            have = f"two buffers in {', '.join(found) or 'no level'}"
+            yield Fault(where, have=have, code="CIM4007")
+
+
+def _axis_faults(nest: Nest, machine: Machine) -> Iterator[Fault]:
     axes = {axis.name: axis for axis in machine.axes}
+    names = [spatial.axis for spatial in nest.spatial]
     for spatial in nest.spatial:
         axis = axes.get(spatial.axis)
         if axis is None:
@@ -211,25 +255,14 @@ def _name_faults(nest: Nest, machine: Machine) -> Iterator[Fault]:
         if used > axis.size:
             need, have = f"{used} positions", f"{axis.size} ({axis.key})"
             yield Fault(f"{spatial} is too wide", need, have, code="CIM4002")
-        for dim, _ in spatial.factors:
+        for dim, factor in spatial.factors:
             if dim not in axis.dims:
                 have = f"{spatial.axis} runs {', '.join(sorted(axis.dims))}"
                 yield Fault(f"{spatial} cannot run {dim}", have=have, code="CIM4003")
-    for loop in nest.loops:
-        for place, name in enumerate(loop.levels):
-            if name not in levels:
-                have = ", ".join(levels)
-                yield Fault(f"`{loop}`: no level is called {name}", have=have, code="CIM4004")
-            elif not levels[name].holds[place]:
-                where = f"`{loop}`: {name} does not hold {NAMES[place]}"
-                yield Fault(where, have=_holders(machine, place), code="CIM4005")
-        if loop.dim not in DIMS or loop.bound < 1:
-            yield Fault(f"`{loop}`: no such loop", need=" ".join(DIMS), code="CIM4006")
-    for name, operand in nest.double:
-        if name not in levels or not levels[name].double[NAMES.index(operand)]:
-            where = f"{operand} cannot have two buffers in {name}"
-            found = [lv.name for lv in machine.levels if lv.double[NAMES.index(operand)]]
-            yield Fault(where, have=f"two buffers in {', '.join(found)}", code="CIM4007")
+            if dim not in DIMS or factor < 1:
+                yield Fault(f"{spatial}: no such loop", need=" ".join(DIMS), code="CIM4006")
+        if names.count(spatial.axis) > 1:
+            yield Fault(f"{spatial}: the axis is named twice", code="CIM4001")
 
 
 def _holders(machine: Machine, operand: int) -> str:
@@ -237,30 +270,40 @@ def _holders(machine: Machine, operand: int) -> str:
     return f"{NAMES[operand]} in {', '.join(names)}"
 
 
-def _order_faults(mapped: Mapped) -> Iterator[Fault]:
-    names = [level.name for level in mapped.machine.levels]
+def _order_faults(nest: Nest, machine: Machine) -> Iterator[Fault]:
+    names = [level.name for level in machine.levels]
     for operand in (INPUT, WEIGHT, OUTPUT):
-        levels = mapped.levels[operand]
-        for place in range(1, len(levels)):
-            if levels[place] < levels[place - 1]:
-                dim, bound = mapped.loops[place]
+        loops = [loop for loop in nest.loops if loop.levels[operand] in names]
+        for around, loop in itertools.pairwise(loops):
+            outer, inner = around.levels[operand], loop.levels[operand]
+            if names.index(inner) < names.index(outer):
                 yield Fault(
-                    f"`for {dim} {bound}` keeps {NAMES[operand]} in {names[levels[place]]}, "
-                    f"outside the {names[levels[place - 1]]} of the loop around it",
+                    f"`for {loop.dim} {loop.bound}` keeps {NAMES[operand]} in {inner}, "
+                    f"outside the {outer} of the loop around it",
                     need="levels from the outermost memory inwards",
                     have=" ".join(names),
                     code="CIM4008",
                 )
 
 
-def _cover_faults(mapped: Mapped) -> Iterator[Fault]:
-    for dim, extent in mapped.workload.dims.items():
-        if mapped.total[dim] < extent:
+def _cover_faults(nest: Nest, workload: Workload) -> Iterator[Fault]:
+    if dict(nest.dims) != workload.dims:
+        yield Fault(
+            "`dims` is not the op's",
+            need=" ".join(f"{dim}={extent}" for dim, extent in workload.dims.items()),
+            have=" ".join(f"{dim}={extent}" for dim, extent in nest.dims),
+            code="CIM4011",
+        )
+    spatial = [pair for axis in nest.spatial for pair in axis.factors]
+    for dim, extent in workload.dims.items():
+        pairs = [*spatial, *((loop.dim, loop.bound) for loop in nest.loops)]
+        total = math.prod(bound for other, bound in pairs if other == dim)
+        if 0 < total < extent:
             yield Fault(
                 f"loops over {dim} do not cover it",
                 need=f"{extent} iterations",
-                have=f"{mapped.total[dim]}",
-                help=f"add a loop `for {dim} {-(-extent // mapped.total[dim])}`",
+                have=f"{total}",
+                help=f"add a loop `for {dim} {-(-extent // total)}`",
                 code="CIM4009",
             )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cimc.ir.graph import Graph
-from cimc.ir.tiles import Tiles
+from cimc.ir.tiles import Nest, Tiles
 from cimc.pipeline.passes import State, pass_named
 from cimc.pipeline.phases import PHASES, phase_of
 from cimc.pipeline.spec import Step, step
@@ -37,11 +37,16 @@ class Effort:
         return (*self.graph_steps(target), *self.machine_steps())
 
     def steps_after(self, state: State, target: Target) -> tuple[Step, ...]:
-        """The passes that are left for a state that does not say which come next."""
+        """The passes that are left for a state that does not say which come next.
+
+        A mapping that is there is kept: somebody may have written it.
+        """
         if isinstance(state, Graph):
             return self.steps(target)
         _, mapping, lower, allocate = self.machine_steps()
-        return (mapping, lower, allocate) if isinstance(state, Tiles) else (allocate,)
+        if not isinstance(state, Tiles):
+            return (allocate,)
+        return (lower, allocate) if _is_mapped(state) else (mapping, lower, allocate)
 
     def graph_steps(self, target: Target) -> tuple[Step, ...]:
         """The passes of phase `graph`."""
@@ -74,6 +79,11 @@ class Effort:
             step("lower"),
             step("allocate"),
         )
+
+
+def _is_mapped(tiles: Tiles) -> bool:
+    nests = [layer.nest for layer in tiles.layers if layer.nest is not None]
+    return any(nest != Nest(nest.dims) for nest in nests)
 
 
 def until(steps: tuple[Step, ...], phase: str) -> tuple[Step, ...]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cimc.errors import Fault, FitError, InternalError
+from cimc.errors import Fault, FitError, InternalError, UsageError, raise_if
 from cimc.ir.graph import Graph, Op, Value, constant_array, operands
 from cimc.ir.ops import Conv, Matmul
-from cimc.ir.tiles import Layer, Tiles
+from cimc.ir.tiles import Layer, Nest, Tiles
 from cimc.ir.types import Array, bits_of
 from cimc.lowering import ConvShape, conv_shape, heavy_fault
 from cimc.mapping.machine import Machine
-from cimc.mapping.nest import Mapped, capacity_faults, resolve
+from cimc.mapping.nest import Mapped, nest_faults, resolve
 from cimc.mapping.workload import Workload
 
 WIDEST = 16  # bits of an input or weight
@@ -96,14 +97,41 @@ class Layers:
 
 
 def mapped_nest(layer: Layer, heavy: Heavy, machine: Machine) -> Mapped:
-    """The layer's nest, resolved; raises FitError with all reasons why it is not legal."""
-    if layer.nest is None:
-        raise InternalError(f"layer %{layer.name} has no nest")
+    """The layer's nest, resolved; raises as `check_nests` does."""
+    raise_nests(layer_faults(layer, heavy, machine))
+    assert layer.nest is not None
     mapped = resolve(layer.nest, heavy.workload, machine)
-    faults: list[Fault] = list(capacity_faults(mapped)) if isinstance(mapped, Mapped) else mapped
-    if faults or not isinstance(mapped, Mapped):
-        raise FitError([in_layer(fault, layer, heavy.op) for fault in faults])
+    assert isinstance(mapped, Mapped)
     return mapped
+
+
+def check_nests(layers: Layers, machine: Machine) -> None:
+    """Raise all reasons why nests of macro layers are not legal, those of all layers at once.
+
+    raises  FitError where tiles are too large and nothing else is wrong, otherwise UsageError
+    """
+    raise_nests(
+        fault
+        for layer in layers.tiles.layers
+        if layer.place == "macro"
+        for fault in layer_faults(layer, layers.heavy(layer), machine)
+    )
+
+
+def raise_nests(faults: Iterable[Fault]) -> None:
+    """Raise what is wrong with nests, if anything is."""
+    found = tuple(faults)
+    sizes = {"CIM4002", "CIM4010"}
+    raise_if(found, FitError if {fault.code for fault in found} <= sizes else UsageError)
+
+
+def layer_faults(layer: Layer, heavy: Heavy, machine: Machine) -> list[Fault]:
+    """Everything that is wrong with a layer's nest."""
+    if layer.nest is None or (layer.nest == Nest(layer.nest.dims) and heavy.shape.macs > 1):
+        fault = Fault("it has no mapping", help="run the pass map first", code="CIM4012")
+        return [in_layer(fault, layer, heavy.op)]
+    found = nest_faults(layer.nest, heavy.workload, machine)
+    return [in_layer(fault, layer, heavy.op) for fault in found]
 
 
 def in_layer(fault: Fault, layer: Layer, op: Op) -> Fault:

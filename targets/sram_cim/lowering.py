@@ -35,7 +35,7 @@ from cimc.mapping.nest import Mapped
 from cimc.target import Target
 from cimc.targets.sram_cim.frame import Frame, Held, memory_of, whole
 from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer, second_banks
-from cimc.targets.sram_cim.layers import Heavy, Layers, mapped_nest
+from cimc.targets.sram_cim.layers import Heavy, Layers, check_nests, mapped_nest
 from cimc.targets.sram_cim.machine import machine_of
 from cimc.targets.sram_cim.results import Results
 
@@ -43,6 +43,7 @@ from cimc.targets.sram_cim.results import Results
 def lower_tiles(tiles: Tiles, target: Target) -> Program:
     """One stream that runs all layers, one after the other; addresses are still open."""
     builder, layers, machine = Builder(tiles.graph, target), Layers(tiles), machine_of(target)
+    check_nests(layers, machine)
     body: list[Item] = []
     for layer in tiles.layers:
         if layer.place == "macro":

@@ -110,6 +110,10 @@ def test_illegal_mappings_say_why(machine: Machine) -> None:
         "columns(k=64) is too wide",
         "`for p 14 I=gb W=ib O=dram`: ib does not hold W",
         "I cannot have two buffers in ireg",
+        "loops over c do not cover it",
+        "loops over q do not cover it",
+        "loops over r do not cover it",
+        "loops over s do not cover it",
     ]
     assert found[1].need == "64 positions"
     assert found[1].have == "16 (macro.columns)"
