@@ -65,7 +65,7 @@ def _mapped(layer: Layer, tiles: Tiles, target: Target, options: Options) -> Lay
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a plan costs: cycles, energy of the arrays in pJ, and the counts behind both."""
+    """What a plan costs: cycles, energy in pJ with leakage, and the counts behind both."""
 
     plan: Plan
     cycles: int
@@ -253,7 +253,11 @@ class Chooser:
         cycles = trips * (rounds * (price.cycles(ap) + reading) + outside)
         energy = price.energy_pj(ap) * arrays * ap.rows * plan.groups
         energy += sums * (32 * 2 * memory.write_pj_per_bit + spec.vector.op_pj)
-        return Figures(plan, cycles, trips * energy, price)
+        leaking = sum(
+            level.leakage_pj_per_cycle * (spec.cores if level.per == "core" else 1)
+            for level in spec.memory.values()
+        )
+        return Figures(plan, cycles, trips * energy + cycles * leaking, price)
 
     # --- weights as data ---
 
