@@ -8,7 +8,7 @@ level that does so. A buffer that several streams touch, that setup touches, or 
 constant, an input or an output lives throughout: a pipeline of streams works on several inputs at
 once, so order within one input does not free a place for the next one. Memories that are no level
 of the target (arrays, registers that a machine kind counts itself) are laid out, but have no size
-to exceed.
+to exceed. A buffer that has an address already keeps it.
 """
 
 from __future__ import annotations
@@ -103,14 +103,24 @@ def _place(buffers: Iterable[Buffer], lives: Mapping[str, Life]) -> dict[str, in
     """First fit by falling size, what lives throughout first; addresses fit the element size."""
     addresses: dict[str, int] = {}
     taken: list[tuple[int, int, Life]] = []  # start, end, life, by start
-    top = 0
+    throughout: list[Buffer] = []
     shared: list[Buffer] = []
     for buffer in sorted(buffers, key=bytes_of, reverse=True):
-        if lives.get(buffer.name, Life()).stream:
-            shared.append(buffer)
-            continue
-        addresses[buffer.name] = _aligned(top, buffer)
-        top = addresses[buffer.name] + bytes_of(buffer)
+        life = lives.get(buffer.name, Life())
+        if buffer.address is not None:
+            addresses[buffer.name] = buffer.address
+            taken.append((buffer.address, buffer.address + bytes_of(buffer), life))
+        else:
+            (shared if life.stream else throughout).append(buffer)
+    taken.sort(key=lambda entry: entry[0])
+    top = 0
+    for buffer in throughout:
+        start = _aligned(top, buffer)
+        for low, high, _ in taken:
+            if low < start + bytes_of(buffer) and high > start:
+                start = _aligned(high, buffer)
+        addresses[buffer.name] = start
+        top = start + bytes_of(buffer)
     for buffer in shared:
         life, start = lives[buffer.name], _aligned(top, buffer)
         for low, high, other in taken:

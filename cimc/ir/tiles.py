@@ -5,6 +5,7 @@ loops.
     graph "resnet8"
     ...
     return %y
+    keep %conv1_q in gb
     layer %conv1 macro [%conv1, %conv1_q] {
       dims g=1 n=1 k=64 c=3 p=112 q=112 r=7 s=7
       spatial cores(k=8) rows(c=3, r=7) columns(k=8)
@@ -23,6 +24,9 @@ innermost; `loops` are the temporal loops, outermost first, each with the memory
 keeps each operand (its tile below that loop is what moves on to the next level); `double` lists
 level/operand pairs that are double-buffered. Products of bounds may exceed a dim: the tail is cut
 off.
+
+`keep` lines name values whose home is a memory level of the chip instead of the outermost memory:
+computed ones from the layer that makes them to the last that reads them, constants throughout.
 """
 
 from __future__ import annotations
@@ -96,6 +100,17 @@ class Layer:
     nest: Nest | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A value whose home is `level` instead of the outermost memory."""
+
+    value: str
+    level: str
+
+    def __str__(self) -> str:
+        return f"keep {text.name(self.value)} in {self.level}"
+
+
 @dataclass(frozen=True)
 class Tiles:
     """A graph whose ops are all placed on one target."""
@@ -103,6 +118,7 @@ class Tiles:
     target: str
     graph: Graph
     layers: tuple[Layer, ...]
+    keeps: tuple[Keep, ...] = ()
 
     def verify(self) -> None:
         """Raise InternalError unless every op is in exactly one layer."""
@@ -121,6 +137,12 @@ def _faults(tiles: Tiles) -> Iterator[Fault]:
         yield Fault(f"%{name} is {where}", code="CIM9010")
     for name in sorted({name for name in placed if placed.count(name) > 1}):
         yield Fault(f"%{name} is in two layers", code="CIM9011")
+    known = {op.out.name for op in tiles.graph.ops if op.mnemonic != "input"}
+    kept = [keep.value for keep in tiles.keeps]
+    for name in sorted(set(kept) - known):
+        yield Fault(f"%{name} cannot be kept: no op makes it", code="CIM9015")
+    for name in sorted({name for name in kept if kept.count(name) > 1}):
+        yield Fault(f"%{name} is kept twice", code="CIM9016")
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -129,6 +151,7 @@ def _faults(tiles: Tiles) -> Iterator[Fault]:
 def tiles_text(tiles: Tiles) -> str:
     """The whole tiled IR as text; `parse_tiles` reads it back."""
     lines = [f"tiles on {text.literal(tiles.target)}", graph_text(tiles.graph).rstrip("\n")]
+    lines += [str(keep) for keep in tiles.keeps]
     for layer in tiles.layers:
         names = ", ".join(text.name(name) for name in layer.ops)
         head = f"layer {text.name(layer.name)} {layer.place} [{names}]"
@@ -160,12 +183,16 @@ def parse_tiles(
     scanner.take("on")
     target = scanner.string()
     graph = scan_graph(scanner, dict(tensors or {}))
-    layers = []
+    keeps, layers = [], []
+    while scanner.accept("keep"):
+        name = scanner.name()
+        scanner.take("in")
+        keeps.append(Keep(name, scanner.take()))
     while scanner.accept("layer"):
         layers.append(_scan_layer(scanner))
     if not scanner.done:
         raise scanner.error("a layer or the end of text")
-    return Tiles(target, graph, tuple(layers))
+    return Tiles(target, graph, tuple(layers), tuple(keeps))
 
 
 def _scan_layer(scanner: text.Scanner) -> Layer:

@@ -30,7 +30,11 @@ class Progress:
 class Builder:
     """The program under construction; graph values live in the outermost memory by default."""
 
-    def __init__(self, graph: Graph, target: Target) -> None:
+    def __init__(
+        self, graph: Graph, target: Target, homes: Mapping[str, str] | None = None
+    ) -> None:
+        """`homes`: memories of the values that are not in the outermost one."""
+        self.homes = homes or {}
         self.graph = graph
         self.target = target
         self.outer = next(iter(target.spec.memory))
@@ -65,7 +69,11 @@ class Builder:
                 self._tensors[digest] = array
             kind = value.type
             self._buffers[value.name] = Buffer(
-                value.name, memory or self.outer, kind.dtype, kind.elements, init=digest
+                value.name,
+                memory or self.homes.get(value.name, self.outer),
+                kind.dtype,
+                kind.elements,
+                init=digest,
             )
         return value.name
 

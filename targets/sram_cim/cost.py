@@ -96,7 +96,7 @@ def instruction_cost(instr: Instr, buffers: Mapping[str, Buffer], target: Target
         case Activate():
             _activate(tally, instr, buffers)
         case VectorOp():
-            _vector_op(tally, instr)
+            _vector_op(tally, instr, buffers)
         case Fill() if level_of(buffers[instr.dst.buffer]) == _registers(tally.spec):
             pass  # registers are cleared with the start of an activation
         case _:
@@ -149,12 +149,15 @@ def _activate(tally: Tally, instr: Activate, buffers: Mapping[str, Buffer]) -> N
         tally.count(f"{level_of(acc)}.{word}_bits", sums)
 
 
-def _vector_op(tally: Tally, instr: VectorOp) -> None:
-    outer = next(iter(tally.spec.memory))
+def _vector_op(tally: Tally, instr: VectorOp, buffers: Mapping[str, Buffer]) -> None:
     elements, is_float = vector_work(instr.op)
-    read = sum(value.type.bits for value in dict.fromkeys(operands(instr.op)))
-    tally.access(outer, "read", read, 1)
-    tally.access(outer, "write", instr.op.out.type.bits, 1)
+    read: dict[str, int] = {}
+    for value in dict.fromkeys(operands(instr.op)):
+        level = level_of(buffers[value.name])
+        read[level] = read.get(level, 0) + value.type.bits
+    for level, bits in read.items():
+        tally.access(level, "read", bits, 1)
+    tally.access(level_of(buffers[instr.op.out.name]), "write", instr.op.out.type.bits, 1)
     _work(tally, instr.unit, elements, is_float, tally.spec.cores)
 
 

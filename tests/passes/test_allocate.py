@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cimc.errors import FitError
-from cimc.ir.program import Program, parse_program
+from cimc.ir.program import Buffer, Program, parse_program
 from cimc.passes.allocate import allocate, bytes_of
 from cimc.sim.execute import execute
 from cimc.target import load_target
@@ -104,3 +104,22 @@ def test_sharing_changes_no_value(program: Program) -> None:
     assert max(bytes_of(b) + (b.address or 0) for b in placed.buffers) <= sum(
         map(bytes_of, program.buffers)
     )
+
+
+def test_addresses_that_are_there_stay() -> None:
+    target = load_target("miredo-default")
+    program = Program(
+        "pinned",
+        target.name,
+        (),
+        (),
+        (
+            Buffer("low", "gb.x1", "i8", 16, address=32),
+            Buffer("first", "gb.x1", "i8", 24),
+            Buffer("second", "gb.x1", "i32", 4),
+        ),
+        (),
+        (),
+    )
+    placed = {buffer.name: buffer.address for buffer in allocate(program, target=target).buffers}
+    assert placed == {"low": 32, "first": 0, "second": 48}
