@@ -1,0 +1,156 @@
+"""Branch and bound over the choices of spatial loops: the ones with the lowest bounds first.
+
+The timing (`CostModel`) bounds a choice, searches it, and judges what was found. The bound of the
+whole is the lowest of: choices not searched, by their floors; searched ones, by what their search
+proves. It never exceeds the best mapping's own cost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from cimc.errors import FitError, InternalError
+from cimc.ir.tiles import Nest
+from cimc.mapping.objective import Objective
+from cimc.target import Target
+from cimc.targets.sram_cim.exact.choices import all_choices, factors_of
+from cimc.targets.sram_cim.exact.problem import (
+    CostModel,
+    Figures,
+    Limits,
+    Problem,
+    Progress,
+    Solution,
+)
+from cimc.targets.sram_cim.exact.starts import starting_nests
+from cimc.targets.sram_cim.machine import machine_of
+from cimc.targets.sram_cim.placing import Factors
+
+
+def solve(
+    problem: Problem,
+    target: Target,
+    *,
+    time_limit: float | None,
+    gap: float = 0.0,
+    incumbent: Nest | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Solution:
+    """The best mapping of a layer and the bound proven for all others.
+
+    time_limit  seconds, None for no limit; with 0 the best mapping by rule and the root's bound
+    gap         a share of the cost that need not be proven
+    raises      FitError if no mapping fits the machine
+    """
+    search = _Search(problem, target, time_limit, gap, on_progress, stop)
+    search.offer([] if incumbent is None else [incumbent])
+    search.offer(starting_nests(problem, target))
+    search.run()
+    return search.solution()
+
+
+def model_of(problem: Problem, target: Target) -> CostModel:
+    """The timing that the problem names."""
+    if problem.timing == "shared":
+        from cimc.targets.sram_cim.exact.shared import SharedPorts
+
+        return SharedPorts(problem, target)
+    from cimc.targets.sram_cim.exact.private import PrivatePorts
+
+    return PrivatePorts(problem, target)
+
+
+class _Search:
+    def __init__(
+        self,
+        problem: Problem,
+        target: Target,
+        time_limit: float | None,
+        gap: float,
+        on_progress: Callable[[Progress], None] | None,
+        stop: Callable[[], bool] | None,
+    ) -> None:
+        self.began = time.monotonic()
+        self.problem, self.target, self.gap = problem, target, gap
+        self.time_limit, self.on_progress, self.stop = time_limit, on_progress, stop
+        self.model = model_of(problem, target)
+        self.nest: Nest | None = None
+        self.figures = Figures(float("inf"), float("inf"))
+        self.cost = float("inf")
+        self.bound = 0.0
+        self.nodes = 0
+        self.finished = False
+
+    def is_over(self) -> bool:
+        """Whether the time is up, or somebody wants the search to stop."""
+        if self.time_limit is not None and time.monotonic() - self.began >= self.time_limit:
+            return True
+        return self.stop is not None and self.stop()
+
+    def offer(self, nests: Iterable[Nest]) -> None:
+        """Keep the best of these, judged by the referee."""
+        for nest in nests:
+            figures = self.model.evaluate(nest)
+            if figures is None:
+                continue
+            cost = self.problem.objective.score(figures.cycles, figures.energy_pj)
+            if cost < self.cost:
+                self.nest, self.figures, self.cost = nest, figures, cost
+
+    def choices(self) -> list[tuple[float, Factors]]:
+        """Choices of spatial loops and their lowest scores, the most promising first."""
+        problem, machine = self.problem, machine_of(self.target)
+        if problem.spatial is not None:
+            found: Iterable[Factors] = [factors_of(problem.spatial, machine)]
+        else:
+            found = all_choices(problem.workload, machine)
+        objective: Objective = problem.objective
+        scored = []
+        for factors in found:
+            floor = self.model.floor(factors)
+            scored.append((objective.score(floor.cycles, floor.energy_pj), factors))
+        return sorted(scored, key=lambda item: item[0])
+
+    def run(self) -> None:
+        """Search choice after choice until what remains cannot matter."""
+        choices = self.choices()
+        proven = float("inf")  # what the choices searched so far cannot beat
+        for done, (floor, factors) in enumerate(choices, 1):
+            self.bound = min(proven, floor)
+            if floor >= self.cost * (1.0 - self.gap) or self.is_over():
+                break
+            limits = Limits(self.cost * (1.0 - self.gap), self.is_over)
+            explored = self.model.explore(factors, self.problem.objective, limits)
+            self.nodes += explored.nodes
+            self.offer(explored.nests)
+            proven = min(proven, max(floor, explored.bound))
+            self.report(done, len(choices))
+        else:
+            self.bound = proven
+        self.finished = not self.is_over() or self.bound >= self.cost * (1.0 - self.gap)
+
+    def report(self, done: int, count: int) -> None:
+        """Tell how far it has come."""
+        if self.on_progress is not None:
+            seconds = time.monotonic() - self.began
+            bound = min(self.bound, self.cost)
+            self.on_progress(Progress(self.cost, bound, self.nodes, seconds, done, count))
+
+    def solution(self) -> Solution:
+        """What was found."""
+        if self.nest is None:
+            raise FitError(f"no mapping of the layer fits {self.target.name}")
+        if not self.cost < float("inf"):
+            raise InternalError("a mapping without a cost")
+        return Solution(
+            self.nest,
+            self.cost,
+            min(self.bound, self.cost),
+            self.figures.cycles,
+            self.figures.energy_pj,
+            self.nodes,
+            time.monotonic() - self.began,
+            self.finished,
+        )
