@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from cimc.errors import Fault, InternalError
 from cimc.ir.graph import Graph, Op, Value
-from cimc.ir.ops import Conv, Matmul, Requant
+from cimc.ir.ops import Conv, Matmul
 from cimc.ir.tiles import Layer, Tiles
-from cimc.ir.types import Type, bits_of, int_range
+from cimc.ir.types import Type, bits_of
 from cimc.lowering import ConvShape, conv_shape, heavy_fault, weight_matrix
 from cimc.target import Target
+from cimc.targets.rtm_ap.ranges import input_range
 from cimc.targets.rtm_ap_spec import RtmApSpec
 
 Ints = NDArray[np.int64]
@@ -106,17 +107,10 @@ def work_of(layer: Layer, tiles: Tiles) -> Work:
         count = shape.g * shape.k if weights is not None else shape.k
         bias = np.broadcast_to(given.astype(np.int64).reshape(-1), count)
     low, high = input_range(x, graph)
-    lift = -int_range(x.type.dtype)[0] if low < 0 else 0  # flips the sign bit
+    zero = zero_of(x.type)  # what lies beyond the edges
+    low, high = min(low, zero), max(high, zero)
+    lift = 1 << (-low - 1).bit_length() if low < 0 else 0  # flips the sign bit of as many bits
     return Work(op, shape, weights, bias, max(1, (high + lift).bit_length()), lift)
-
-
-def input_range(value: Value, graph: Graph) -> tuple[int, int]:
-    """Lowest and highest integer that a value can hold: a requantization clamps its result."""
-    low, high = int_range(value.type.dtype)
-    made = graph.producers()[value.name]
-    if isinstance(made, Requant):
-        low, high = max(low, made.low), min(high, made.high)
-    return low, high
 
 
 def spec_of(target: Target) -> RtmApSpec:
