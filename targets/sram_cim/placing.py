@@ -1,9 +1,4 @@
-"""Loops in a given order, and at which levels they keep the operands: as far out as tiles fit.
-
-A level further out than its tiles need would only fetch them more often, so each level takes all
-loops from the innermost outwards whose tile it can hold; levels that several operands share are
-filled with weights first, then inputs, then results.
-"""
+"""Loops in a given order, and at which levels they keep the operands: as far in as tiles fit."""
 
 from __future__ import annotations
 
@@ -11,8 +6,8 @@ from collections.abc import Sequence
 
 from cimc.errors import InternalError
 from cimc.ir.tiles import Nest, Spatial, TemporalLoop
-from cimc.mapping.machine import INPUT, NAMES, OUTPUT, WEIGHT, Machine
-from cimc.mapping.nest import Mapped
+from cimc.mapping.machine import INPUT, NAMES, OPERANDS, OUTPUT, REDUCED, WEIGHT, Machine
+from cimc.mapping.nest import DIMS, Mapped
 from cimc.mapping.workload import Workload
 
 Loops = tuple[tuple[str, int], ...]
@@ -27,40 +22,73 @@ def placed(
     loops: Loops,
     double: frozenset[tuple[int, int]],
 ) -> Mapped:
-    """The mapping of these loops with every operand as far out as it fits."""
+    """The mapping of these loops in which each stays as far in as its tiles fit.
+
+    From the innermost loop outwards, first weights, then inputs, then results take a loop into the
+    level that keeps the loop inside it; where the tile outgrows what is left of the level, all
+    loops from there on are the next level's.
+    """
     count = len(loops)
-    cuts: Cuts = [[0] + [count] * (len(machine.chain(o)) - 1) for o in (INPUT, WEIGHT, OUTPUT)]
-    mapped = with_cuts(workload, machine, spatial, loops, double, cuts)
-    left = [level.size_bits for level in machine.levels]
-    for operand in (WEIGHT, INPUT, OUTPUT):
-        chain = machine.chain(operand)
-        for position in range(1, len(chain)):
-            level = chain[position]
-            copies = 2 if (level, operand) in double else 1
-            bits = _bits(mapped, operand, level)
-            cut = count
-            for begin in range(count, cuts[operand][position - 1] - 1, -1):
-                tile = mapped.extents(begin, operand, level)
-                size = workload.elements(operand, tile) * copies * bits
-                if size > left[level]:
+    chains = [machine.chain(o) for o in OPERANDS]
+    cuts: Cuts = [[0] + [count] * (len(chain) - 1) for chain in chains]
+    spread = _spread(machine, spatial)
+    taken = [[0, 0, 0] for _ in machine.levels]  # by level and operand
+    inside = dict.fromkeys(DIMS, 1)
+    at = [len(chain) - 1 for chain in chains]
+    reducing = sum(dim in REDUCED and bound > 1 for dim, bound in loops)  # loops yet to come
+    sums = len(machine.levels)  # outermost level of partial sums so far
+
+    def bits(operand: int, level: int) -> int:
+        if operand == OUTPUT:
+            is_sum = reducing or level >= min(sums, chains[OUTPUT][-1])
+            return machine.psum_bits if is_sum else workload.bits[OUTPUT]
+        if (operand, level) == (WEIGHT, chains[WEIGHT][-1]):
+            return -(-workload.bits[WEIGHT] // machine.weight_bits) * machine.weight_bits
+        return workload.bits[operand]
+
+    def fits(operand: int, level: int) -> bool:
+        tile = {dim: size * spread[operand, level, dim] for dim, size in inside.items()}
+        copies = 2 if (level, operand) in double else 1
+        taken[level][operand] = workload.elements(operand, tile) * copies * bits(operand, level)
+        return sum(taken[level]) <= machine.levels[level].size_bits
+
+    for o in OPERANDS:
+        fits(o, chains[o][-1])  # what registers and cells hold without any loop
+    for place in range(count - 1, -1, -1):
+        dim, bound = loops[place]
+        reduces = dim in REDUCED and bound > 1
+        for o in (WEIGHT, INPUT, OUTPUT):
+            before = inside[dim]
+            inside[dim] *= bound
+            while at[o]:
+                level, held = chains[o][at[o]], taken[chains[o][at[o]]][o]
+                if fits(o, level):
                     break
-                cut = begin
-            cuts[operand][position] = cut
-        for position in range(1, len(chain)):
-            ends = [*cuts[operand], count]
-            if ends[position] < ends[position + 1] or position == len(chain) - 1:
-                tile = mapped.extents(ends[position], operand, chain[position])
-                copies = 2 if (chain[position], operand) in double else 1
-                size = workload.elements(operand, tile) * copies
-                left[chain[position]] -= size * _bits(mapped, operand, chain[position])
+                taken[level][o] = held
+                at[o] -= 1
+            for position in range(1, at[o] + 1):
+                cuts[o][position] = place
+            if o == OUTPUT and reduces:
+                reducing, sums = reducing - 1, chains[o][at[o]]
+            inside[dim] = before
+        inside[dim] *= bound
     return with_cuts(workload, machine, spatial, loops, double, cuts)
 
 
-def _bits(mapped: Mapped, operand: int, level: int) -> int:
-    """Bits of an element, of a sum wherever it may be partial."""
-    if operand == OUTPUT:
-        return max(mapped.machine.psum_bits, mapped.workload.bits[OUTPUT])
-    return mapped.bits(operand, level)
+def _spread(machine: Machine, spatial: Factors) -> dict[tuple[int, int, str], int]:
+    """Spatial factor of each dim that a tile of an operand at a level holds."""
+    found = {
+        (operand, level, dim): 1
+        for operand in OPERANDS
+        for level in range(len(machine.levels))
+        for dim in DIMS
+    }
+    for axis, factors in zip(machine.axes, spatial, strict=True):
+        for dim, factor in factors:
+            for operand in OPERANDS:
+                for level in range(axis.source[operand] + 1):
+                    found[operand, level, dim] *= factor
+    return found
 
 
 def with_cuts(

@@ -1,9 +1,9 @@
 """Mappings by rule: one that always fits, and weight-stationary ones.
 
 The weight-stationary rule is that of MIREDO's comparisons: the largest divisor of k on the columns,
-of c, r, s on the rows, of k, g, p, q on the cores; loops from outside g k c r s p q with large
-factors outside; operands as far out as they fit, weights first; with or without second buffers,
-whichever is better.
+of c, r, s on the rows, of k, g, p, q on the cores; loops from outside g k c r s p q, each dim's
+large factors outside; from the innermost loop outwards, weights, inputs, results in turn stay as
+far in as they fit; with or without second buffers, whichever is better.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_searched_is_legal_and_no_worse_than_the_rule(name: str, objective: str)
             assert score <= evaluate(rule, spec).score(objective)
 
 
-@pytest.mark.parametrize(("shape", "gain"), [("middle", 8.0), ("pointwise", 5.0), ("first", 9.0)])
+@pytest.mark.parametrize(("shape", "gain"), [("middle", 3.5), ("pointwise", 9.0), ("first", 16.0)])
 def test_searched_beats_the_rule(shape: str, gain: float) -> None:
     target = load_target("miredo-default")
     machine, spec = machine_of(target), spec_of(target)
