@@ -66,6 +66,7 @@ class Progress:
     seconds: float
     choices_done: int  # choices of spatial loops
     choices: int
+    nest: Nest | None = None  # the best mapping so far, so that it survives a lost process
 
 
 @dataclass(slots=True)

@@ -136,7 +136,9 @@ class _Search:
         if self.on_progress is not None:
             seconds = time.monotonic() - self.began
             bound = min(self.bound, self.cost)
-            self.on_progress(Progress(self.cost, bound, self.nodes, seconds, done, count))
+            self.on_progress(
+                Progress(self.cost, bound, self.nodes, seconds, done, count, self.nest)
+            )
 
     def solution(self) -> Solution:
         """What was found."""
