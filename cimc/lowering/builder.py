@@ -9,7 +9,7 @@ import numpy as np
 
 from cimc.errors import InternalError
 from cimc.ir.graph import Graph, Op, Value, constant_array, digest_of, operands
-from cimc.ir.program import Affine, Buffer, Item, Program, Signal, Stream, View, Wait
+from cimc.ir.program import Affine, Buffer, Copy, Item, Program, Signal, Stream, View, Wait
 from cimc.ir.tiles import Layer
 from cimc.ir.types import Array, dtype_of, numpy_dtype
 from cimc.target import Target
@@ -45,6 +45,7 @@ class Builder:
         self._tensors: dict[str, Array] = {}
         self._tables: dict[tuple[str, str, str], str] = {}
         self._progress: dict[str, Progress] = {}
+        self.kept: dict[str, str] = {}  # copies of constants
         self._setup: list[Item] = []
         self._streams: list[Stream] = []
 
@@ -60,7 +61,10 @@ class Builder:
         return constant_array(op, self.graph.tensors) if op.mnemonic == "constant" else None
 
     def value(self, value: Value, memory: str | None = None) -> str:
-        """The buffer of a graph value; made on first use, in `memory` or the outermost one."""
+        """The buffer of a graph value; made on first use, in `memory`, its home or the outermost.
+
+        Of a constant that `setup` copies somewhere, the copy.
+        """
         if value.name not in self._buffers:
             array = self.constant(value)
             digest = None
@@ -75,7 +79,16 @@ class Builder:
                 kind.elements,
                 init=digest,
             )
-        return value.name
+        return self.kept.get(value.name, value.name)
+
+    def keep_constant(self, value: Value, memory: str) -> str:
+        """Have `setup` copy a constant into `memory`; from now on `value` gives that buffer."""
+        source = self._buffers[self.value(value)]
+        kept = self.local(f"{value.name}.kept", memory, source.dtype, source.elements)
+        dims = ((source.elements, 1),)
+        self.setup(Copy(View(kept, Affine(), dims), View(source.name, Affine(), dims)))
+        self.kept[value.name] = kept
+        return kept
 
     def table(self, name: str, array: Array, memory: str | None = None, dtype: str = "") -> str:
         """A buffer that holds `array` from the start; equal tables of one memory are kept once."""

@@ -310,6 +310,13 @@ def _cover_faults(nest: Nest, workload: Workload) -> Iterator[Fault]:
 
 def capacity_faults(mapped: Mapped) -> Iterator[Fault]:
     """Levels that cannot hold what the mapping keeps there."""
+    home = mapped.machine.chain(OUTPUT)[0]
+    if home and mapped.sum_level <= home:
+        yield Fault(
+            f"partial sums would go to {mapped.machine.levels[home].name}, where O is kept",
+            need="loops over c, r, s at levels further in",
+            code="CIM4016",
+        )
     for place, parts in mapped.occupied().items():
         level = mapped.machine.levels[place]
         if sum(parts.values()) <= level.size_bits:

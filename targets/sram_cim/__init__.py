@@ -21,8 +21,8 @@ from cimc.targets.sram_cim.energy import area
 from cimc.targets.sram_cim.estimate import layer_estimate
 from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer
 from cimc.targets.sram_cim.layers import runs_in_macros
-from cimc.targets.sram_cim.lowering import lower_tiles
 from cimc.targets.sram_cim.machine import spec_of
+from cimc.targets.sram_cim.network import lower_tiles
 from cimc.targets.sram_cim.search import map_layers
 
 __all__ = ["KIND", "Activate", "Flip", "SramCimKind", "Transfer"]

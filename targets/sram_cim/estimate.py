@@ -5,23 +5,27 @@ from __future__ import annotations
 from cimc.ir.program import executions, walk
 from cimc.ir.tiles import Layer, Tiles
 from cimc.kind import Cost
-from cimc.lowering import Builder, vector_items
+from cimc.lowering import vector_items
 from cimc.lowering.builder import Progress
 from cimc.target import Target
 from cimc.targets.sram_cim.cost import instruction_cost
+from cimc.targets.sram_cim.homes import Homes
 from cimc.targets.sram_cim.layers import Layers, mapped_nest
 from cimc.targets.sram_cim.lowering import macro_items
 from cimc.targets.sram_cim.machine import machine_of
+from cimc.targets.sram_cim.network import kept_builder
 
 
 def layer_estimate(layer: Layer, tiles: Tiles, target: Target) -> Cost:
     """Exact events, and cycles as a lower bound: those of the unit that is held longest."""
-    builder = Builder(tiles.graph, target)
+    layers = Layers(tiles)
+    homes = Homes(layers, machine_of(target))
+    builder = kept_builder(tiles, target, homes)
     for value in builder.inputs(layer):
         builder.announce(value, Progress("", 1))
     if layer.place == "macro":
-        heavy = Layers(tiles).heavy(layer)
-        mapped = mapped_nest(layer, heavy, machine_of(target))
+        heavy = layers.heavy(layer)
+        mapped = mapped_nest(layer, heavy, homes.view(tiles.layers.index(layer)))
         items = list(macro_items(builder, layer, heavy, mapped))
     else:
         items = list(vector_items(builder, layer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cimc.errors import Fault, FitError, InternalError, UsageError, raise_if
@@ -71,9 +71,24 @@ class Layers:
             for value in operands(op):
                 self.readers.setdefault(value.name, set()).add(op.out.name)
         self.results = {value.name for value in tiles.graph.outputs}
+        self.heavies: dict[str, Heavy] = {}
 
     def heavy(self, layer: Layer) -> Heavy:
         """The heavy op of a macro layer."""
+        if layer.name not in self.heavies:
+            self.heavies[layer.name] = self._heavy(layer)
+        return self.heavies[layer.name]
+
+    def leaving(self, layer: Layer) -> tuple[str, ...]:
+        """The results of a layer that others, or the caller, read."""
+        inside = set(layer.ops)
+        return tuple(
+            name
+            for name in layer.ops
+            if name in self.results or self.readers.get(name, set()) - inside
+        )
+
+    def _heavy(self, layer: Layer) -> Heavy:
         op = self.producers[layer.ops[0]]
         if not isinstance(op, Conv | Matmul):
             raise InternalError(f"layer %{layer.name} begins with {op.mnemonic}")
@@ -82,12 +97,7 @@ class Layers:
         weights = None
         if made.mnemonic == "constant":
             weights = constant_array(made, self.tiles.graph.tensors)
-        inside = set(layer.ops)
-        leaving = [
-            self.producers[name].out.type
-            for name in layer.ops
-            if name in self.results or self.readers.get(name, set()) - inside
-        ]
+        leaving = [self.producers[name].out.type for name in self.leaving(layer)]
         bits = (
             bits_of(x.type.dtype),
             bits_of(w.type.dtype),
@@ -105,16 +115,17 @@ def mapped_nest(layer: Layer, heavy: Heavy, machine: Machine) -> Mapped:
     return mapped
 
 
-def check_nests(layers: Layers, machine: Machine) -> None:
+def check_nests(layers: Layers, machines: Mapping[str, Machine]) -> None:
     """Raise all reasons why nests of macro layers are not legal, those of all layers at once.
 
+    `machines`: the machine as each layer finds it
     raises  FitError where tiles are too large and nothing else is wrong, otherwise UsageError
     """
     raise_nests(
         fault
         for layer in layers.tiles.layers
         if layer.place == "macro"
-        for fault in layer_faults(layer, layers.heavy(layer), machine)
+        for fault in layer_faults(layer, layers.heavy(layer), machines[layer.name])
     )
 
 

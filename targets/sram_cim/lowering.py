@@ -24,35 +24,18 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from cimc.ir.graph import Value
-from cimc.ir.program import Affine, Item, Program, Stream, View
-from cimc.ir.tiles import Layer, Tiles
-from cimc.lowering import Builder, vector_items
+from cimc.ir.program import Affine, Item, View
+from cimc.ir.tiles import Layer
+from cimc.lowering import Builder
 from cimc.lowering.builder import Progress
 from cimc.mapping.flows import Flow, flows
 from cimc.mapping.layout import tile_layout, whole_layout, window
 from cimc.mapping.machine import INPUT, NAMES, OUTPUT, WEIGHT
 from cimc.mapping.nest import Mapped
-from cimc.target import Target
 from cimc.targets.sram_cim.frame import Frame, Held, memory_of, whole
 from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer, second_banks
-from cimc.targets.sram_cim.layers import Heavy, Layers, check_nests, mapped_nest
-from cimc.targets.sram_cim.machine import machine_of
+from cimc.targets.sram_cim.layers import Heavy
 from cimc.targets.sram_cim.results import Results
-
-
-def lower_tiles(tiles: Tiles, target: Target) -> Program:
-    """One stream that runs all layers, one after the other; addresses are still open."""
-    builder, layers, machine = Builder(tiles.graph, target), Layers(tiles), machine_of(target)
-    check_nests(layers, machine)
-    body: list[Item] = []
-    for layer in tiles.layers:
-        if layer.place == "macro":
-            heavy = layers.heavy(layer)
-            body += macro_items(builder, layer, heavy, mapped_nest(layer, heavy, machine))
-        else:
-            body += vector_items(builder, layer)
-    builder.add(Stream("main", tuple(body)))
-    return builder.program(tiles.target)
 
 
 def macro_items(builder: Builder, layer: Layer, heavy: Heavy, mapped: Mapped) -> Iterator[Item]:

@@ -188,6 +188,8 @@ def fits(
     inside, taken, tile = room.inside, room.taken, room.tile
     taken[:] = 0
     sum_level = outermost_sum(m, count, dim, bound, cut, use)
+    if 0 < m.chain[2, 0] >= sum_level:  # results that are kept on the chip are complete there
+        return False
     for o in range(3):
         for j in range(1, m.length[o]):
             if not use[o, j]:

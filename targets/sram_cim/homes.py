@@ -1,0 +1,219 @@
+"""Homes of values: which tensors lie whole in a level of the chip, when, and at which addresses.
+
+    keep %relu1 in gb        from the layer that makes it to the last one that reads it
+    keep %conv3.w in gb      throughout: setup loads it once, every inference finds it there
+
+A layer whose operand has its home in gb is mapped on a machine whose outermost level for that
+operand is gb (`view`): its tiles move on from there, and never meet the outermost memory. What all
+values of that time take is missing from the level's size, so a mapping that fits beside them is
+found by the arithmetic that finds any other. `placed` gives addresses, values from the top of the
+level downwards, tiles below them; without a gap that fits, there is a fault.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from cimc.errors import Fault
+from cimc.ir.graph import Op, Value, operands
+from cimc.ir.tiles import Layer
+from cimc.ir.types import numpy_dtype
+from cimc.mapping.machine import INPUT, NAMES, OUTPUT, WEIGHT, Level, Machine
+from cimc.mapping.nest import Mapped
+from cimc.targets.sram_cim.layers import Layers
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A value in a level, from layer `first` to layer `last`."""
+
+    value: str
+    level: int
+    first: int
+    last: int
+    size: int  # bytes
+
+    def meets(self, other: Tenant) -> bool:
+        """Whether both are there at once."""
+        return self.level == other.level and (self.first <= other.last and other.first <= self.last)
+
+
+class Homes:
+    """The kept values of tiles, seen from each layer."""
+
+    def __init__(self, layers: Layers, machine: Machine) -> None:
+        self.layers, self.machine = layers, machine
+        self.tiles = layers.tiles
+        names = {level.name: place for place, level in enumerate(machine.levels)}
+        self.levels = {
+            keep.value: names[keep.level] for keep in self.tiles.keeps if keep.level in names
+        }
+        self.unknown = [keep for keep in self.tiles.keeps if keep.level not in names]
+
+    # --- where and when ---
+
+    def level(self, value: Value) -> int:
+        """The level that is a value's home."""
+        return self.levels.get(value.name, 0)
+
+    def memory(self, value: str) -> str:
+        """The memory of a kept value's buffer, the one in which the level's tiles lie, too."""
+        return f"{self.machine.levels[self.levels[value]].name}.x1"
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a value is there from the start."""
+        return self.layers.producers[name].mnemonic == "constant"
+
+    @cached_property
+    def tenants(self) -> tuple[Tenant, ...]:
+        """All kept values."""
+        lives = lifetimes(self.layers)
+        last = len(self.tiles.layers) - 1
+        found = []
+        for name, level in self.levels.items():
+            kind = self.layers.producers[name].out.type
+            size = kind.elements * numpy_dtype(kind.dtype).itemsize
+            found.append(Tenant(name, level, *lives.get(name, (0, last)), size))
+        return tuple(found)
+
+    def taken(self, place: int, level: int) -> int:
+        """Bytes of a level that kept values take while layer `place` runs."""
+        return sum(
+            tenant.size
+            for tenant in self.tenants
+            if tenant.level == level and tenant.first <= place <= tenant.last
+        )
+
+    def view(self, place: int) -> Machine:
+        """The machine as layer `place` finds it: homes further in, levels that are partly taken."""
+        layer = self.tiles.layers[place]
+        homes = self.operand_homes(layer)
+        levels: list[Level] = []
+        for number, level in enumerate(self.machine.levels):
+            taken = 8 * self.taken(place, number) if number else 0
+            holds = tuple(
+                held and number >= home for held, home in zip(level.holds, homes, strict=True)
+            )
+            key = level.key if not taken else f"{level.key} less {taken} bits of kept values"
+            levels.append(
+                dataclasses.replace(
+                    level,
+                    key=key,
+                    size_bits=level.size_bits - taken,
+                    holds=(holds[INPUT], holds[WEIGHT], holds[OUTPUT]),
+                )
+            )
+        return dataclasses.replace(self.machine, levels=tuple(levels))
+
+    def operand_homes(self, layer: Layer) -> tuple[int, int, int]:
+        """The homes of I, W and O of a macro layer."""
+        heavy = self.layers.heavy(layer)
+        results = [self.levels.get(name, 0) for name in self.layers.leaving(layer)]
+        return self.level(heavy.x), self.level(heavy.w), min(results, default=0)
+
+    # --- addresses ---
+
+    def placed(self, tiles: Sequence[dict[int, int]]) -> dict[str, int] | None:
+        """Byte addresses of all kept values; None if they leave no room for a layer's tiles.
+
+        `tiles`: bytes that each layer's own tiles take, by level. Values go from the top of their
+        level downwards, large ones first, tiles from 0 upwards.
+        """
+        addresses: dict[str, int] = {}
+        done: list[Tenant] = []
+        for tenant in sorted(self.tenants, key=lambda t: (t.first - t.last, -t.size, t.first)):
+            floor = max(
+                layer.get(tenant.level, 0) for layer in tiles[tenant.first : tenant.last + 1]
+            )
+            top = self.machine.levels[tenant.level].size_bits // 8
+            others = sorted(
+                (addresses[other.value] for other in done if other.meets(tenant)), reverse=True
+            )
+            sizes = {addresses[o.value]: o.size for o in done if o.meets(tenant)}
+            for low in others:
+                if top - tenant.size >= low + sizes[low]:
+                    break
+                top = min(top, low)
+            start = (top - tenant.size) // 8 * 8
+            if start < floor:
+                return None
+            addresses[tenant.value] = start
+            done.append(tenant)
+        return addresses
+
+    # --- what is wrong ---
+
+    def faults(self) -> Iterator[Fault]:
+        """Values that cannot be where a `keep` wants them."""
+        for keep in self.unknown:
+            have = ", ".join(level.name for level in self.machine.levels)
+            yield Fault(f"`{keep}`: no level is called {keep.level}", have=have, code="CIM4013")
+        for name, place in self.levels.items():
+            level = self.machine.levels[place]
+            reason = self.obstacle(name, place)
+            if reason:
+                yield Fault(f"%{name} cannot be kept in {level.name}", reason, code="CIM4014")
+        for layer in self.tiles.layers:
+            if layer.place != "macro":
+                continue
+            names = self.layers.leaving(layer)
+            if len({self.levels.get(name, 0) for name in names}) > 1:
+                shown = ", ".join(f"%{name}" for name in names)
+                yield Fault(
+                    f"layer %{layer.name}: not all of its results are kept",
+                    need=f"the same home for {shown}",
+                    code="CIM4015",
+                )
+
+    def obstacle(self, name: str, place: int) -> str:
+        """What a value would have to be to have its home in a level; "" if it may."""
+        level, op = self.machine.levels[place], self.layers.producers[name]
+        if place and (level.along or not any(level.holds)):
+            return "a level that the chip has once"
+        if op.mnemonic == "input" or name in self.layers.results:
+            return "a value that is neither input nor output of the network"
+        if op.out.type.dtype == "i32" and op.mnemonic != "constant":
+            return "a value narrower than 32 bits"
+        roles = {role for role, _ in uses(self.layers, op)}
+        if op.mnemonic == "constant" and WEIGHT not in roles:
+            return "a computed value, or the weights of a macro layer"
+        for role in sorted(roles):
+            if not level.holds[role]:
+                return f"a level that holds {NAMES[role]}"
+        return ""
+
+
+def lifetimes(layers: Layers) -> dict[str, tuple[int, int]]:
+    """First and last layer that touches each computed value."""
+    found: dict[str, tuple[int, int]] = {}
+    for place, layer in enumerate(layers.tiles.layers):
+        for name in layer.ops:
+            op = layers.producers[name]
+            for value in (*operands(op), op.out):
+                if layers.producers[value.name].mnemonic not in ("input", "constant"):
+                    first, _ = found.get(value.name, (place, place))
+                    found[value.name] = (first, place)
+    return found
+
+
+def uses(layers: Layers, op: Op) -> Iterator[tuple[int, Layer]]:
+    """The macro layers that have the result of `op` as I, W or O, each with its part."""
+    name = op.out.name
+    for layer in layers.tiles.layers:
+        if layer.place != "macro":
+            continue
+        heavy = layers.heavy(layer)
+        if heavy.x.name == name:
+            yield INPUT, layer
+        if heavy.w.name == name:
+            yield WEIGHT, layer
+        if name in layer.ops:
+            yield OUTPUT, layer
+
+
+def tile_bytes(mapped: Mapped) -> dict[int, int]:
+    """Bytes that a layer's tiles take in each level, as the machine stores them."""
+    return {level: -(-sum(parts.values()) // 8) for level, parts in mapped.occupied().items()}
