@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from cimc.target import NonNegative, PositiveFloat, PositiveInt, Table, TargetSpec
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
 
 
 class Ap(Table):
@@ -27,6 +28,10 @@ class Ap(Table):
 
     Rows without data are searched all the same. Shift energy counts every track of every column
     that moves; columns move side by side, so time counts the longest move.
+
+    A step can leave a track one domain off, and it stays so. With `realign_steps` a position code
+    beside the data is read after so many steps of a column, and tracks that are off by no more than
+    `realign_reach` are moved back: realign_cycles of time, realign_pj for each track.
     """
 
     arrays: PositiveInt  # driven by one controller
@@ -43,8 +48,12 @@ class Ap(Table):
     write_pj: NonNegative  # one cell driven
     shift_pj: NonNegative  # one track, one step
     read_pj: NonNegative  # one cell read out
-    endurance: PositiveFloat  # writes that a cell survives
-    fault_per_step: Probability  # that a track ends one domain off
+    endurance: PositiveFloat  # changes that a cell survives
+    fault_per_step: Probability  # that a track ends one domain off; for `cimc run --noise` only
+    realign_steps: NonNegativeInt  # of a column between checks of its tracks; 0: never checked
+    realign_reach: PositiveInt  # the code tells a track that is off by up to so many domains
+    realign_cycles: PositiveInt  # one check of a column, all rows at once, and what it mends
+    realign_pj: NonNegative  # one check of one track
     area_mm2: NonNegative = 0.0  # one array with its periphery
     controller_mm2: NonNegative = 0.0
 

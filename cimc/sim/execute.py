@@ -55,13 +55,23 @@ def execute(
 
 
 class Executor:
-    """A machine with a program in it: set up once, then run with any number of inputs."""
+    """A machine with a program in it: set up once, then run with any number of inputs.
 
-    def __init__(self, program: Program, target: Target | None, engine: str = "fast") -> None:
+    `given`: states of the machine's kind that are there from the start and stay, such as a probe.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        target: Target | None,
+        engine: str = "fast",
+        given: Mapping[str, object] | None = None,
+    ) -> None:
         if engine not in ENGINES:
             raise InternalError(f"no engine is called {engine}")
         raise_if(program_faults(program), VerifyError)
         self.program = program
+        self._given = dict(given or {})
         self.memories = Memories(program, layout_of(program, target), engine == "plain")
         self._engine = ENGINES[engine](program, self.memories)
         self._constants = {b.name: b.init for b in program.buffers if b.init is not None}
@@ -84,6 +94,7 @@ class Executor:
         return {name: self.memories.fetch(name, kind) for name, kind in self.program.outputs}
 
     def _set_up(self) -> None:
+        self.memories.give_states(self._given)
         for name, digest in self._constants.items():
             self.memories.load(name, self.program.tensors[digest])
         self._engine.setup()

@@ -188,6 +188,10 @@ class Memories:
         """Keys of all states made so far."""
         return frozenset(self._states)
 
+    def give_states(self, states: Mapping[str, object]) -> None:
+        """States that instructions find when they ask for them."""
+        self._states.update(states)
+
     def keep_states(self, keys: frozenset[str]) -> None:
         """Forget all states but these."""
         self._states = {key: held for key, held in self._states.items() if key in keys}

@@ -6,6 +6,7 @@ unit. An array is held while it is loaded, runs and is read. Events are counts o
     ap.searched_bits   ap-run: searched cells, in every row of the arrays, with data or not
     ap.written_bits    ap-run: expected; ap-load: every bit of every row
     ap.shift_steps     steps of single tracks
+    ap.checks          of the alignment of single tracks; none without a realignment code
     ap.read_bits       ap-read
 """
 
@@ -19,6 +20,7 @@ from cimc.kind import Cost, Price, common_area, common_cost, common_prices
 from cimc.target import Memory, Target
 from cimc.targets.rtm_ap.instructions import ApLoad, ApRead, ApRun
 from cimc.targets.rtm_ap.pricing import Price as RowPrice
+from cimc.targets.rtm_ap.pricing import shift_cycles
 from cimc.targets.rtm_ap.work import spec_of
 
 SUM_BITS = 32
@@ -40,13 +42,13 @@ def instruction_cost(instr: Instr, buffers: Mapping[str, Buffer], target: Target
 def load_cycles(values: int, bits: int, shifts: int, target: Target) -> int:
     """Array cycles of a load: one write for each bit of each value, in all rows at once."""
     ap = spec_of(target).ap
-    return values * bits * ap.write_cycles + shifts * ap.shift_cycles
+    return values * bits * ap.write_cycles + shift_cycles(shifts, ap)
 
 
 def read_cycles(accumulators: int, bits: int, shifts: int, target: Target) -> int:
     """Array cycles of a read-out: one search for each bit of each accumulator."""
     ap = spec_of(target).ap
-    return accumulators * bits * ap.search_cycles + shifts * ap.shift_cycles
+    return accumulators * bits * ap.search_cycles + shift_cycles(shifts, ap)
 
 
 def _load(instr: ApLoad, buffers: Mapping[str, Buffer], target: Target) -> Cost:
@@ -65,9 +67,16 @@ def _load(instr: ApLoad, buffers: Mapping[str, Buffer], target: Target) -> Cost:
         (f"{buffer.memory}.read_bits", bits),
         ("link.bits", bits),
         ("ap.written_bits", rows * instr.values * instr.bits),
-        ("ap.shift_steps", rows * instr.moves),
+        ("ap.shift_steps", instr.arrays * instr.size[0] * instr.moves),
+        *_checked(instr),
     )
     return Cost(tuple(holds), latency, events)
+
+
+def _checked(instr: ApLoad | ApRun | ApRead) -> tuple[tuple[str, int], ...]:
+    """Checks of alignment, where there are any."""
+    found = instr.arrays * instr.size[0] * instr.checks
+    return (("ap.checks", found),) if found else ()
 
 
 def _run(instr: ApRun, buffers: Mapping[str, Buffer], target: Target) -> Cost:
@@ -87,6 +96,7 @@ def _run(instr: ApRun, buffers: Mapping[str, Buffer], target: Target) -> Cost:
         ("ap.searched_bits", rows * instr.searched),
         ("ap.written_bits", round(rows * instr.written)),
         ("ap.shift_steps", rows * instr.moves),
+        *_checked(instr),
     )
     return Cost(tuple(holds), busy, events)
 
@@ -108,6 +118,7 @@ def _read(instr: ApRead, buffers: Mapping[str, Buffer], target: Target) -> Cost:
     events = {
         "ap.read_bits": instr.arrays * instr.size[0] * cells,
         "ap.shift_steps": instr.arrays * instr.size[0] * instr.moves,
+        **dict(_checked(instr)),
         "link.bits": moved,
         f"{buffer.memory}.write_bits": bits,
     }
@@ -139,6 +150,7 @@ def prices(target: Target) -> dict[str, Price]:
         "ap.searched_bits": Price(ap.search_pj, ("ap.search_pj",)),
         "ap.written_bits": Price(ap.write_pj, ("ap.write_pj",)),
         "ap.shift_steps": Price(ap.shift_pj, ("ap.shift_pj",)),
+        "ap.checks": Price(ap.realign_pj, ("ap.realign_pj",)),
         "ap.read_bits": Price(ap.read_pj, ("ap.read_pj",)),
     }
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from cimc.ir.program import Bound, Instr, Machine, View, inside, register_instr, wrapped
 from cimc.targets.rtm_ap import isa
-from cimc.targets.rtm_ap.arrays import Span, chip_of
+from cimc.targets.rtm_ap.arrays import chip_of
 from cimc.targets.rtm_ap.regions import Stack, stacked
+from cimc.targets.rtm_ap.span import Span
 
 Ints = NDArray[np.int64]
 
@@ -55,7 +56,8 @@ class ApLoad(Instr):
     fresh: bool = False
     fetched: int = 0  # elements that leave the memory; windows that overlap share them
     shifts: int = 0  # steps in time
-    moves: int = 0  # steps of all tracks of a row
+    moves: int = 0  # steps of all tracks of a row, in all copies
+    checks: int = 0  # of the alignment of tracks of a row, in all copies
     mnemonic: ClassVar[str] = "ap-load"
 
     @property
@@ -113,6 +115,7 @@ class ApRun(Instr):
     changed: float = 0.0  # cells of a row, expected
     shifts: int = 0  # steps in time
     moves: int = 0  # steps of all tracks of a row
+    checks: int = 0  # of the alignment of tracks of a row
     mnemonic: ClassVar[str] = "ap-run"
 
     def execute(self, machine: Machine, loops: Mapping[str, int]) -> None:
@@ -130,6 +133,7 @@ class ApRead(Instr):
 
     The accumulators lie stacked in domains from `column` on (`regions.stacked`). Each element of
     `acc` is the sum over `parts` neighbouring rows. `fresh`: nothing is added to what is there.
+    Afterwards all columns shift back to where they started.
     """
 
     acc: View  # i32; the first axis runs over accumulators, the others over rows
@@ -144,6 +148,7 @@ class ApRead(Instr):
     fresh: bool = True
     shifts: int = 0
     moves: int = 0
+    checks: int = 0
     mnemonic: ClassVar[str] = "ap-read"
     updates: ClassVar[tuple[str, ...]] = ("acc",)
 
@@ -165,7 +170,9 @@ class ApRead(Instr):
     def execute(self, machine: Machine, loops: Mapping[str, int]) -> None:
         """Unsigned or two's complement values, sums over parts, plus the offset."""
         span = Span(self.array, self.arrays, *self.size)
-        values = chip_of(machine).arrays(span).fetch(self.slots())[:, : self.lines]
+        arrays = chip_of(machine).arrays(span)
+        values = arrays.fetch(self.slots())[:, : self.lines]
+        arrays.home()
         if self.signed:
             values = values - (values >> (self.bits - 1) << self.bits)
         sums = values.reshape(self.rows, -1, self.parts).sum(axis=2)

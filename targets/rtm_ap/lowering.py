@@ -193,7 +193,12 @@ class _Program:
             layer=self.layer.name,
         )
         prices = [group.pricer.touched(load.slots()) for group in readers]
-        return replace(load, shifts=prices[0].shifts, moves=prices[0].moves)
+        return replace(
+            load,
+            shifts=max(price.shifts for price in prices),
+            moves=sum(price.moves for price in prices),
+            checks=sum(price.checks for price in prices),
+        )
 
     def _run(self, group: Group, number: int) -> ApRun:
         code = group.code.chunk(number)
@@ -212,6 +217,7 @@ class _Program:
             changed=price.changed,
             shifts=price.shifts,
             moves=price.moves,
+            checks=price.checks,
             fresh=number == 0,
             layer=self.layer.name,
         )
@@ -255,7 +261,7 @@ class _Program:
             layer=self.layer.name,
         )
         price = group.pricer.touched(read.slots()) + group.pricer.home()
-        return replace(read, shifts=price.shifts, moves=price.moves)
+        return replace(read, shifts=price.shifts, moves=price.moves, checks=price.checks)
 
 
 def out_tile(

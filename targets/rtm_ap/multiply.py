@@ -246,7 +246,7 @@ class _Multiply:
             layer=self.layer.name,
         )
         price = self.pricer.touched(load.slots())
-        return replace(load, shifts=price.shifts, moves=price.moves)
+        return replace(load, shifts=price.shifts, moves=price.moves, checks=price.checks)
 
     def _starts(self) -> dict[str, Affine]:
         return {dim: start_of(dim, self.plan.tile, self.work.shape) for dim in "ngpqk"}
@@ -343,6 +343,7 @@ class _Multiply:
             changed=price.changed,
             shifts=price.shifts,
             moves=price.moves,
+            checks=price.checks,
             when=(("c", "first"),) if first else (),
             layer=self.layer.name,
         )
@@ -373,7 +374,7 @@ class _Multiply:
             layer=self.layer.name,
         )
         price = self.pricer.touched(read.slots()) + self.pricer.home()
-        yield replace(read, shifts=price.shifts, moves=price.moves)
+        yield replace(read, shifts=price.shifts, moves=price.moves, checks=price.checks)
         yield from epilogue(
             self.builder,
             self.layer,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import jit
-from cimc.targets.rtm_ap import expand_kernels
+from cimc.targets.rtm_ap import expand_kernels, shift_kernels
 from cimc.targets.rtm_ap.expand_kernels import (
     FILES,
     FORGET,
@@ -18,28 +18,10 @@ from cimc.targets.rtm_ap.expand_kernels import (
     Number,
     expand,
 )
+from cimc.targets.rtm_ap.shift_kernels import checks, move
 
-_FILES = (__file__, expand_kernels.__file__, *FILES)
-njit, njit_inner = jit.compiler(*_FILES), jit.compiler(*_FILES, inner=True)
+njit = jit.compiler(__file__, expand_kernels.__file__, shift_kernels.__file__, *FILES)
 Floats = NDArray[np.float64]
-
-
-@njit_inner
-def _move(
-    head: Ints, column: Number, domain: Number, domains: int, ports: int, eager: bool
-) -> Number:
-    """Steps that a column's tracks take to bring `domain` under its nearest port."""
-    best: Number = np.int64(1) << 40
-    target: Number = 0
-    for port in range(ports):
-        wanted = domain - port * domains // ports
-        steps = abs(wanted - head[column])
-        if steps < best:
-            best, target = steps, wanted
-    if eager:
-        return 2 * best
-    head[column] = target
-    return best
 
 
 @njit
@@ -52,19 +34,22 @@ def price_code(
     carries: int,
     ports: int,
     eager: bool,
+    period: int,
     fixed: Ints,
     expected: Floats,
     head: Ints,
+    since: Ints,
     wear: Floats,
 ) -> Floats:
     """What words cost per row, without executing them.
 
     Returns passes, plain writes, searched cells, written cells, changed cells (expected), shift
-    steps in time, shift steps of all tracks of a row; NaN where a word cannot be decoded. `head`:
-    how far each column is shifted, kept between calls; `wear`: expected changes of each cell, added
-    to.
+    steps in time, shift steps of all tracks of a row, checks of their alignment; NaN where a word
+    cannot be decoded. Kept between calls: `head`, how far each column is shifted, `since`, its
+    steps since its tracks were checked (every `period` steps; 0: never), and `wear`, expected
+    changes of each cell, added to.
     """
-    totals = np.zeros(7)
+    totals = np.zeros(8)
     steps = np.empty((MAX_STEPS, 7), np.int64)
     touched = np.full(columns, -1)
     for number in range(len(code)):
@@ -83,8 +68,9 @@ def price_code(
                 if cell < 0:
                     continue
                 column = cell // domains
-                moved = _move(head, column, cell % domains, domains, ports, eager)
+                moved = move(head, column, cell % domains, domains, ports, eager)
                 totals[6] += moved
+                totals[7] += checks(since, column, moved, period)
                 if touched[column] == number:
                     within = max(within, moved)
                 else:

@@ -29,34 +29,60 @@ _FILES = (__file__, expand_kernels.__file__, *FILES)
 njit, njit_inner = jit.compiler(*_FILES), jit.compiler(*_FILES, inner=True)
 Words = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
+OK = -100  # no cell, and no reason not to run
 
 
 @njit_inner
-def _ones(x: np.uint64) -> np.uint64:
-    """Set bits of a 64-bit word."""
-    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
+def tag_rows(cells: Words, step: Ints, search: Ints, table: int, number: int, tag: Words) -> int:
+    """Search all rows for the key of one pass; returns how many cells of a row are compared."""
+    compared = 0
+    for role in range(4):
+        key = search[table, number, role]
+        if key == 2:
+            continue
+        row = cells[step[1 + role]]
+        straight = key != (step[5] >> role & 1)
+        if compared == 0 and straight:
+            for w in range(len(tag)):
+                tag[w] = row[w]
+        elif compared == 0:
+            for w in range(len(tag)):
+                tag[w] = ~row[w]
+        elif straight:
+            for w in range(len(tag)):
+                tag[w] &= row[w]
+        else:
+            for w in range(len(tag)):
+                tag[w] &= ~row[w]
+        compared += 1
+    return compared
 
 
 @njit_inner
-def _write(row: Words, tag: Words, bit: int, counts: Ints, counting: bool) -> None:
-    """Drive `bit` into the tagged rows of one column."""
-    if counting:
-        written, changed = np.uint64(0), np.uint64(0)
-        for w in range(len(row)):
-            differs = tag[w] & (~row[w] if bit == 1 else row[w])
-            written += _ones(tag[w])
-            changed += _ones(differs)
-        counts[1] += np.int64(written)
-        counts[2] += np.int64(changed)
+def drive(row: Words, tag: Words, bit: int) -> None:
+    """Write `bit` into the tagged rows of one column."""
     if bit == 1:
         for w in range(len(row)):
             row[w] |= tag[w]
     else:
         for w in range(len(row)):
             row[w] &= ~tag[w]
+
+
+@njit_inner
+def readable(step: Ints, valid: Flags, domains: int) -> int:
+    """OK, or why the cells of a step cannot be read: one that was never written, or CLASH."""
+    for role in range(4):
+        cell = step[1 + role]
+        if cell < 0:
+            continue
+        if not valid[cell]:
+            return int(cell)
+        for other in range(role):
+            near = step[1 + other]
+            if near >= 0 and near != cell and near // domains == cell // domains:
+                return CLASH
+    return OK
 
 
 @njit
@@ -71,14 +97,11 @@ def run_code(
     passes: Ints,
     search: Ints,
     write: Ints,
-    counts: Ints,
-    counting: bool,
 ) -> tuple[int, int]:
     """Execute words pass by pass on all rows of `cells`.
 
     Returns (-1, 0), or the word that cannot run and why: a cell that was never written (>= 0), or
-    NO_DST, NO_HELD, BAD_OPCODE, CLASH (two domains of one column at once). `counts`: cells
-    searched, driven and changed, in all rows.
+    NO_DST, NO_HELD, BAD_OPCODE, CLASH (two domains of one column at once).
     """
     memory = np.array(FRESH)
     steps = np.empty((MAX_STEPS, 7), np.int64)
@@ -87,59 +110,31 @@ def run_code(
     every = np.full(length, ~np.uint64(0))
     for place in range(carries):
         carry = (columns - 1 - place) * domains
-        _write(cells[carry], every, 0, counts, counting)
+        drive(cells[carry], every, 0)
         valid[carry] = True
     for number in range(len(code)):
         n = expand(np.int64(code[number]), slots, memory, columns, domains, carries, steps)
         if n < 0:
             return number, n
         for s in range(n):
-            table = steps[s, 0]
+            step = steps[s]
+            table = step[0]
             if table == FORGET:
-                valid[steps[s, 1]] = False
+                valid[step[1]] = False
                 continue
             if table in (WRITE_0, WRITE_1):
-                cell = steps[s, 4]
-                _write(cells[cell], every, 0 if table == WRITE_0 else 1, counts, counting)
-                valid[cell] = True
+                drive(cells[step[4]], every, 0 if table == WRITE_0 else 1)
+                valid[step[4]] = True
                 continue
-            for role in range(4):
-                cell = steps[s, 1 + role]
-                if cell < 0:
-                    continue
-                if not valid[cell]:
-                    return number, cell
-                for other in range(role):
-                    near = steps[s, 1 + other]
-                    if near >= 0 and near != cell and near // domains == cell // domains:
-                        return number, CLASH
+            why = readable(step, valid, domains)
+            if why != OK:
+                return number, why
             for p in range(passes[table]):
-                first = True
-                for role in range(4):
-                    key = search[table, p, role]
-                    if key == 2:
-                        continue
-                    row = cells[steps[s, 1 + role]]
-                    straight = key != (steps[s, 5] >> role & 1)
-                    if counting:
-                        counts[0] += length * 64
-                    if first and straight:
-                        for w in range(length):
-                            tag[w] = row[w]
-                    elif first:
-                        for w in range(length):
-                            tag[w] = ~row[w]
-                    elif straight:
-                        for w in range(length):
-                            tag[w] &= row[w]
-                    else:
-                        for w in range(length):
-                            tag[w] &= ~row[w]
-                    first = False
+                tag_rows(cells, step, search, table, p, tag)
                 for role in range(4):
                     bit = write[table, p, role]
                     if bit != 2:
-                        _write(cells[steps[s, 1 + role]], tag, bit, counts, counting)
+                        drive(cells[step[1 + role]], tag, bit)
     return -1, 0
 
 

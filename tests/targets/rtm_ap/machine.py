@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.targets.rtm_ap import isa
-from cimc.targets.rtm_ap.arrays import Arrays, PackedArrays, PlainArrays, Span
+from cimc.targets.rtm_ap.arrays import Arrays, PackedArrays
 from cimc.targets.rtm_ap.isa import ACROSS, Slot, Word
+from cimc.targets.rtm_ap.plain_arrays import PlainArrays
+from cimc.targets.rtm_ap.probe import Probe, Shifting
+from cimc.targets.rtm_ap.span import Span
 
 Ints = NDArray[np.int64]
 SPAN = Span(first=0, count=1, rows=256, columns=96, domains=16)
@@ -17,7 +20,24 @@ SPAN = Span(first=0, count=1, rows=256, columns=96, domains=16)
 
 def engines(span: Span = SPAN) -> tuple[Arrays, Arrays]:
     """The specification and the fast engine."""
-    return PlainArrays(span), PackedArrays(span, counting=True)
+    return PlainArrays(span), PackedArrays(span)
+
+
+def probes(ports: int = 1, eager: bool = False, rate: float = 0.0, seed: int = 0,
+           period: int = 0) -> tuple[Probe, Probe]:  # fmt: skip
+    """Two that note the same if the same happens."""
+    shifting = Shifting(ports, eager, period, 1)
+    return Probe(shifting, rate, seed), Probe(shifting, rate, seed)
+
+
+def assert_same(one: Probe, other: Probe) -> None:
+    """Both noted the same in every array and cell."""
+    for probe in (one, other):
+        probe.close_all()
+    assert one.counts == other.counts
+    assert one.wear.keys() == other.wear.keys()
+    assert all((worn == other.wear[array]).all() for array, worn in one.wear.items())
+    assert one.luck.state[0] == other.luck.state[0]
 
 
 def run(
@@ -27,21 +47,23 @@ def run(
     result: int,
     carries: int = 1,
 ) -> Ints:
-    """Slot `result` after the words, the same on both engines; `values` by slot number."""
+    """Slot `result` after the words, the same on both engines; `values` by slot number.
+
+    Without a probe and with one: what is noted is the same, too.
+    """
     table = isa.slot_table(slots)
-    found = []
-    for arrays in engines():
+    found: list[Ints] = []
+    noted = probes()
+    for arrays in (*engines(), PlainArrays(SPAN, noted[0]), PackedArrays(SPAN, noted[1])):
         for place, numbers in values.items():
             lines = np.zeros((1, SPAN.lines), np.int64)
             lines[0, : len(numbers)] = numbers
             arrays.store(table[place : place + 1], lines)
         arrays.run(isa.encoded(words), table, carries)
-        held: Ints = arrays.fetch(table[result : result + 1])[0]
-        found.append((held, arrays.counts))
-    (plain, plain_counts), (fast, fast_counts) = found
-    assert np.array_equal(plain, fast)
-    assert plain_counts == fast_counts
-    return fast
+        found.append(arrays.fetch(table[result : result + 1])[0])
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+    assert_same(*noted)
+    return found[0]
 
 
 def side_by_side(*widths: int) -> list[Slot]:

@@ -9,10 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from cimc.targets.rtm_ap import isa
-from cimc.targets.rtm_ap.arrays import Arrays, PackedArrays, PlainArrays, Span
+from cimc.targets.rtm_ap.arrays import Arrays, PackedArrays
 from cimc.targets.rtm_ap.codegen import ColumnCode, Style, column_codes
 from cimc.targets.rtm_ap.isa import ACROSS, ALONG
+from cimc.targets.rtm_ap.plain_arrays import PlainArrays
 from cimc.targets.rtm_ap.regions import CHOICES, Geometry
+from cimc.targets.rtm_ap.span import Span
 
 Ints = NDArray[np.int64]
 GEOMETRY = Geometry(256, 64, 2)

@@ -10,10 +10,12 @@ import pytest
 
 from cimc.target import load_target
 from cimc.targets.rtm_ap import isa
-from cimc.targets.rtm_ap.arrays import PackedArrays, Span
+from cimc.targets.rtm_ap.arrays import PackedArrays
 from cimc.targets.rtm_ap.isa import ACROSS, ALONG, Controller, Slot, Word, slot_table
 from cimc.targets.rtm_ap.pass_tables import NAMES, TABLES, work
 from cimc.targets.rtm_ap.pricing import Price, Pricer
+from cimc.targets.rtm_ap.probe import probe_of
+from cimc.targets.rtm_ap.span import Span
 from cimc.targets.rtm_ap_spec import Ap, RtmApSpec
 from tests.targets.rtm_ap.machine import side_by_side
 
@@ -55,12 +57,12 @@ def test_sum_beside_is_within_the_published_bound() -> None:
 
 
 def plain_price(
-    words: list[Word], slots: list[Slot], ap: Ap, head: dict[int, int]
+    words: list[Word], slots: list[Slot], ap: Ap, head: dict[int, int], since: dict[int, int]
 ) -> tuple[Price, dict[tuple[int, int], float]]:
     """The twin: follow the controller and move every column to its nearest port."""
     controller = Controller(slot_table(slots), ap.columns, ap.carries)
     wear: dict[tuple[int, int], float] = defaultdict(float)
-    passes = writes = searched = shifts = moves = 0
+    passes = writes = searched = shifts = moves = checks = 0
     written = changed = 0.0
 
     def moved(column: int, domain: int) -> int:
@@ -83,6 +85,9 @@ def plain_price(
                     continue
                 steps = moved(column, domain)
                 moves += steps
+                if ap.realign_steps:
+                    found_checks, since[column] = divmod(since[column] + steps, ap.realign_steps)
+                    checks += found_checks
                 if column in touched:
                     within = max(within, steps)
                 else:
@@ -104,20 +109,23 @@ def plain_price(
                     wear[cell] += part
         shifts += ahead
     writes, written = writes + ap.carries, written + ap.carries
-    return Price(passes, writes, searched, written, changed, shifts, moves), wear
+    counted = (passes, writes, searched, written, changed, shifts, moves, checks, len(words))
+    return Price(*counted), wear
 
 
+@pytest.mark.parametrize("period", [0, 7])
 @pytest.mark.parametrize("policy", ["lazy", "eager"])
 @pytest.mark.parametrize("ports", [1, 2, 4])
-def test_prices_equal_the_twin(ports: int, policy: str) -> None:
+def test_prices_equal_the_twin(ports: int, policy: str, period: int) -> None:
     random = np.random.default_rng(ports)
-    ap = array(ports=ports, shift_policy=policy, carries=3)
+    ap = array(ports=ports, shift_policy=policy, carries=3, realign_steps=period)
 
     def draw(low: int, high: int) -> int:
         return int(random.integers(low, high))
 
     slots = [Slot(10 * place, draw(10, 50), draw(0, 3), draw(1, 9)) for place in range(20)]
-    pricer, head = Pricer(ap), dict.fromkeys(range(ap.columns), 0)
+    pricer = Pricer(ap)
+    head, since = (dict.fromkeys(range(ap.columns), 0) for _ in range(2))
     wear: dict[tuple[int, int], float] = defaultdict(float)
     for _ in range(20):
         words = [Word(isa.ONTO, draw(0, 20)), Word(isa.HOLD, draw(0, 20))]
@@ -125,7 +133,7 @@ def test_prices_equal_the_twin(ports: int, policy: str) -> None:
             Word(draw(0, 15), draw(0, 20), draw(4, 9), draw(0, 3), draw(0, 4)) for _ in range(5)
         ]
         found = pricer.code(isa.encoded(words), slot_table(slots))
-        wanted, worn = plain_price(words, slots, ap, head)
+        wanted, worn = plain_price(words, slots, ap, head, since)
         for cell, part in worn.items():
             wear[cell] += part
         rounded = replace(
@@ -162,15 +170,22 @@ def test_measured_cells_agree_with_the_expected_ones() -> None:
     slots = side_by_side(8, 8)
     words = [Word(isa.ONTO, 1), Word(isa.SADD, 0, 8)]
     span = Span(0, 64, 256, 32, 1)
-    arrays = PackedArrays(span, counting=True)
+    ap = array(carries=1)
+    probe = probe_of(ap)
+    arrays = PackedArrays(span, probe)
+    arrays.store(slot_table(slots), random.integers(0, 256, (2, span.lines)))
+    probe.close_all()
+    loaded = probe.total()
+    assert loaded.written == 16 * span.lines
+    arrays = PackedArrays(span, probe)
     arrays.store(slot_table(slots), random.integers(0, 256, (2, span.lines)))
     arrays.run(isa.encoded(words), slot_table(slots), 1)
-    ap = array(carries=1)
-    expected = price(words, slots, ap)
-    rows = span.lines
-    assert arrays.counts.searched == rows * expected.searched
+    probe.close_all()
+    counts, rows, expected = probe.total(), span.lines, price(words, slots, ap)
+    assert counts.searched == rows * expected.searched
     # cleared carries change nothing at first; at last they hold 1 in half of the rows
-    assert arrays.counts.changed / rows == pytest.approx(expected.changed, rel=0.02)
+    changed = counts.changed - 2 * loaded.changed
+    assert changed / rows == pytest.approx(expected.changed, rel=0.02)
 
 
 def test_energy_is_affine_in_every_constant() -> None:

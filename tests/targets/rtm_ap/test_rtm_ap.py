@@ -21,10 +21,10 @@ from cimc.passes.tile import tile
 from cimc.sim.execute import Executor, execute
 from cimc.target import Target, load_target
 from cimc.targets.rtm_ap import KIND, ApLoad, ApRead, ApRun, isa
-from cimc.targets.rtm_ap.arrays import Chip, chip_of
 from cimc.targets.rtm_ap.codegen import Style
 from cimc.targets.rtm_ap.plan import Plan, Tile, plan_of
-from cimc.targets.rtm_ap.work import work_of
+from cimc.targets.rtm_ap.probe import PROBE, probe_of
+from cimc.targets.rtm_ap.work import spec_of, work_of
 
 
 @cache
@@ -150,22 +150,38 @@ def test_a_layer_too_large_for_its_arrays_is_refused() -> None:
     assert "40 columns of 1 domains" in fault.have
 
 
-def test_counts_in_instructions_are_those_of_the_machine() -> None:
-    """Searched cells and shift steps are exact; changed cells are expected, within a factor."""
-    graph, target = conv_graph(), machine()
-    program = lowered(tiled(graph, target), target)
-    executor = Executor(program, target)
-    executor.memories.state("rtm-ap.counting", lambda: True)
-    executor._states = executor.memories.states()
+@pytest.mark.parametrize("policy", ["lazy", "eager"])
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_counts_in_instructions_are_those_of_the_machine(engine: str, policy: str) -> None:
+    """Searched cells, shift steps and checks are exact in every array; others are expected."""
+    changes = {"ap.realign_steps": 3, "ap.shift_policy": policy}
+    graph, target = conv_graph(), load_target("rtm-ap", changes)
+    style = Style(18, input_layout=isa.ALONG, temp_layout=isa.ALONG)  # so that tracks move
+    plan = Plan("program", Tile(1, 9, 4), 3, 2, style)
+    program = lowered(with_plan(tiled(graph, target), target, plan), target)
+    probe = probe_of(spec_of(target).ap)
+    executor = Executor(program, target, engine, {PROBE: probe})
+    found = executor.run(sample_inputs(graph))
+    probe.close_all()
     executor.run(sample_inputs(graph))
-    chip = chip_of(executor.memories)
-    assert isinstance(chip, Chip)
-    runs = [instr for instr in _instrs(program) if isinstance(instr, ApRun)]
-    searched = sum(run.searched * run.arrays * run.size[0] for run in runs)
-    changed = sum(run.changed * run.arrays * run.size[0] for run in runs)
-    assert sum(arrays.counts.searched for arrays in chip.held()) == searched
-    measured = sum(arrays.counts.changed for arrays in chip.held())
-    assert 0.2 * changed < measured < 1.5 * changed
+    probe.close_all()  # the second run counts the same again
+    searched, moves, checks, changed = dict[int, int](), 0, 0, 0.0
+    rows = spec_of(target).ap.rows
+    for instr in _instrs(program):
+        if isinstance(instr, ApLoad | ApRun | ApRead):
+            moves += rows * instr.arrays * instr.moves
+            checks += rows * instr.arrays * instr.checks
+        if isinstance(instr, ApRun):
+            changed += instr.changed * instr.arrays * rows
+            for array in range(instr.array, instr.array + instr.arrays):
+                searched[array] = searched.get(array, 0) + rows * instr.searched
+    wanted = execute(program, target, sample_inputs(graph))
+    assert all((found[name] == array).all() for name, array in wanted.items())
+    total = probe.total()
+    assert {array: counts.searched // 2 for array, counts in probe.counts.items()} == searched
+    assert (total.moves, total.checks) == (2 * moves, 2 * checks)
+    assert checks > 0
+    assert 0.2 * changed < total.changed / 2 < 1.5 * changed
 
 
 def test_costs_hold_the_arrays_that_run() -> None:
