@@ -81,7 +81,7 @@ def table(rows: Rows) -> tuple[int, ...]:
 @lru_cache(_REMEMBERED)
 def own(dims: Dims) -> tuple[int, ...]:
     """One view as `marked` reads it: n_axes, (extent, stride) * n_axes, broadcast axes left out."""
-    kept = tuple(dim for dim in dims if dim[1])
+    kept = tuple(sorted((dim for dim in dims if dim[1]), key=lambda dim: -abs(dim[1])))
     if not kept:
         return (1, 1, 1)
     rows = common((kept,), ())
