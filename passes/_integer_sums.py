@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +14,23 @@ from cimc.ir import ops
 from cimc.ir.graph import Value, digest_of
 from cimc.ir.rewrite import Rewrite
 from cimc.ir.types import Array, Type, bits_of, int_range, numpy_dtype
-from cimc.passes._absorb import Heavy, weight_axis, weight_value
+from cimc.passes._absorb import Heavy, channels, weight_axis, weight_value
+from cimc.passes._steps import Chain, fitted, leaf_of
 from cimc.passes._weights import Floats, Weights, weights_of
 
 Integers = NDArray[np.int64]
+Number = TypeVar("Number", bound=np.number)
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """An exact i32 sum; real number = sum * scale, one scale or one for each place on `axis`."""
+    """An exact i32 sum; real number = sum * scale + offset, both single or along `axis`."""
 
     value: Value
     scale: Floats
     axis: int
+    reach: Integers  # largest absolute sum, single or along `axis`
+    offset: Floats | None = None  # a bias of floats, which no whole number of sums is
 
 
 def emit_sum(
@@ -58,12 +63,12 @@ def emit_sum(
         right_scale, zeros = found
         right = _integer_weights(new, op, weights, zeros)
     scale = np.asarray(left_scale * right_scale)
-    bias = None if op.bias is None else _integer_bias(new, op, scale)
-    if op.bias is not None and bias is None:
+    bias, offset = _bias(new, op, scale)
+    if op.bias is not None and bias is None and offset is None:
         return [_unquantized(op, "bias", op.bias)]
-    bound = _largest_sum(left, right, new.array(right), new.array(bias), op)
-    if bound > int_range("i32")[1]:
-        need = f"sums of up to {bound:.3g}"
+    reach = _largest_sums(left, right, new.array(right), new.array(bias), op)
+    if reach.max(initial=0) > int_range("i32")[1]:
+        need = f"sums of up to {reach.max():.3g}"
         return [
             Fault(_where(op), need=need, have="32-bit accumulators", node=_node(op), code="CIM1404")
         ]
@@ -72,16 +77,24 @@ def emit_sum(
     nodes = (*op.nodes, *(weights.nodes if weights else ()))
     if isinstance(op, ops.Matmul):
         new.add(replace(op, out=out, a=left, b=right, bias=bias, nodes=nodes))
-        return Sum(out, scale, len(out.shape) - 1)
+        return Sum(out, scale, len(out.shape) - 1, reach.astype(np.int64), offset)
     new.add(replace(op, out=out, x=left, w=right, bias=bias, nodes=nodes))
-    return Sum(out, scale, 1)
+    return Sum(out, scale, 1, reach.astype(np.int64), offset)
 
 
 def emit_real(new: Rewrite, total: Sum, out: Value) -> Value:
     """The sum as real numbers."""
     scale = _vector(new, total.scale, f"{out.name}.scale")
     axis = None if total.scale.size == 1 else total.axis
-    return new.add(ops.Dequantize(out, total.value, scale, None, axis))
+    if total.offset is None:
+        return new.add(ops.Dequantize(out, total.value, scale, None, axis))
+    scaled = Value(new.fresh(f"{out.name}.scaled"), out.type)
+    new.add(ops.Dequantize(scaled, total.value, scale, None, axis))
+    rank = len(out.shape)
+    along = [-1 if i == total.axis else 1 for i in range(rank)]
+    offset = total.offset.reshape(() if total.offset.size == 1 else along)
+    held = new.constant(offset, new.fresh(f"{out.name}.offset"))
+    return new.add(ops.Binary(out, scaled, held, "add"))
 
 
 def emit_requant(
@@ -94,6 +107,48 @@ def emit_requant(
     return new.add(
         ops.Requant(out, total.value, held, None, total.axis, low, high, "float", nodes=nodes)
     )
+
+
+def emit_steps(new: Rewrite, op: ops.Quantize, sums: Mapping[str, Sum]) -> bool:
+    """A requant for what `op` makes of functions of one sum, equal for every sum; False if none."""
+    kind = op.out.type
+    leaf = leaf_of(new, op.x, set(sums))
+    if leaf is None or kind.quant is None or bits_of(kind.dtype) > 8:
+        return False
+    total = sums[leaf.name]
+    offset = np.zeros(1, np.float32) if total.offset is None else total.offset
+    chain = Chain(new, op.x, leaf, total.axis)
+    line = fitted(
+        chain, total.scale.astype(np.float64), offset.astype(np.float64), total.reach, kind
+    )
+    if line is None:
+        return False
+    name = op.out.name
+    gain = bias = None
+    if (line.gain != 1).any():
+        gain = new.constant(_shared(line.gain), new.fresh(f"{name}.gain"))
+    if line.bias.any():
+        bias = new.constant(_shared(line.bias), new.fresh(f"{name}.bias"))
+    held = new.constant(_shared(line.multiplier), new.fresh(f"{name}.multiplier"))
+    requant = ops.Requant(
+        op.out,
+        total.value,
+        held,
+        None,
+        total.axis,
+        line.low,
+        line.high,
+        gain=gain,
+        bias=bias,
+        nodes=op.nodes,
+    )
+    new.add(requant)
+    return True
+
+
+def _shared(array: NDArray[Number]) -> NDArray[Number]:
+    """A single element where all are equal."""
+    return array[:1] if (array == array[:1]).all() else array
 
 
 def _vector(new: Rewrite, array: Floats, name: str) -> Value:
@@ -131,29 +186,31 @@ def _array(new: Rewrite, value: Value) -> Array:
     return array
 
 
-def _integer_bias(new: Rewrite, op: Heavy, scale: Floats) -> Value | None:
-    """The bias in units of the sum, to the nearest integer where it is not given so."""
-    assert op.bias is not None
-    held = weights_of(new, op.bias)
-    if held is None:
-        return None
-    units = scale.astype(np.float64)
+def _bias(new: Rewrite, op: Heavy, scale: Floats) -> tuple[Value | None, Floats | None]:
+    """The bias in units of the sum where it is given so, else as a number for each channel."""
+    held = None if op.bias is None else weights_of(new, op.bias)
+    if op.bias is None or held is None:
+        return None, None
     if held.scale is not None and held.zero is not None and not held.zero.any():
-        near = np.abs(held.scale / units - 1) < 1e-5
+        near = np.abs(held.scale / scale.astype(np.float64) - 1) < 1e-5
         if near.all() and held.dtype == "i32":
             maker = new.maker(op.bias)
             if isinstance(maker, ops.Dequantize):
-                return maker.x
-            return new.constant(held.elements, new.fresh(f"{op.out.name}.bias"))
-    low, high = int_range("i32")
-    integers = np.clip(np.rint(held.real.astype(np.float64) / units), low, high).astype(np.int32)
-    return new.constant(integers, new.fresh(f"{op.out.name}.bias"))
+                return maker.x, None
+            return new.constant(held.elements, new.fresh(f"{op.out.name}.bias")), None
+    shape = held.elements.shape
+    if held.elements.size == 1 or (shape[-1] == held.elements.size == channels(op)):
+        return None, held.real.reshape(-1)
+    low, high = int_range("i32")  # another number for each row
+    units = np.rint(held.real.astype(np.float64) / scale.astype(np.float64))
+    integers = np.clip(units, low, high).astype(np.int32)
+    return new.constant(integers, new.fresh(f"{op.out.name}.bias")), None
 
 
-def _largest_sum(
+def _largest_sums(
     x: Value, w: Value, weights: Array | None, bias: Array | None, op: ops.Conv | ops.Matmul
-) -> float:
-    """A bound of the sums' absolute values."""
+) -> NDArray[np.float64]:
+    """A bound of the sums' absolute values, for all or for each output channel."""
 
     def reach(value: Value) -> float:
         low, high = int_range(value.type.dtype)
@@ -162,14 +219,20 @@ def _largest_sum(
 
     if weights is None:
         terms = w.type.elements // w.shape[0] if isinstance(op, ops.Conv) else w.shape[-2]
-        return reach(x) * reach(w) * terms
+        return np.array([reach(x) * reach(w) * terms])
     axis = weight_axis(op)
     inner = tuple(i for i in range(weights.ndim) if i != axis)
-    inner = inner if isinstance(op, ops.Conv) else (weights.ndim - 2,)
     unsigned = np.dtype(f"u{weights.dtype.itemsize}")  # |-128| is -128 in i8, but 128 in u8
-    most = np.abs(weights).view(unsigned).sum(axis=inner, dtype=np.int64) * reach(x)
-    more = 0 if bias is None else np.abs(bias.astype(np.int64))
-    return float(np.max(most + more, initial=0))
+    sizes = np.abs(weights).view(unsigned)
+    if isinstance(op, ops.Matmul):  # a stack of matrices: any of them
+        sizes, inner = sizes.sum(axis=weights.ndim - 2, dtype=np.int64), inner[:-1]
+        most = sizes.max(axis=inner, initial=0)
+    else:
+        most = sizes.sum(axis=inner, dtype=np.int64)
+    more = np.zeros(1) if bias is None else np.abs(bias.astype(np.float64))
+    if more.size > 1:
+        more = more.reshape(-1, most.size).max(axis=0)
+    return np.asarray(most * reach(x) + more, np.float64).reshape(-1)
 
 
 def _where(op: Heavy) -> str:

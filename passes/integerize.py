@@ -36,7 +36,7 @@ from cimc.passes._integer_ops import (
     quantized_constant,
     vector_op,
 )
-from cimc.passes._integer_sums import Sum, emit_real, emit_requant, emit_sum
+from cimc.passes._integer_sums import Sum, emit_real, emit_requant, emit_steps, emit_sum
 from cimc.pipeline.passes import graph_pass
 
 
@@ -149,7 +149,7 @@ class _Integerize:
             new.replace(op.out, known)
             return True
         value, low, high = self.through_clamps(op.x, kind)
-        if value.name in self.sums:
+        if value.name in self.sums and self.sums[value.name].offset is None:
             emit_requant(new, self.sums[value.name], op.out, low, high, op.nodes)
             return True
         if value.name in self.known and self.clamped_at_source(op, value, low, high):
@@ -157,6 +157,8 @@ class _Integerize:
         one = function_of_one(new, op.x, self.known)
         if one is not None:
             emit_lut(new, one[0], in_type(one[1], kind), op.out, op.nodes)
+            return True
+        if emit_steps(new, op, self.sums):
             return True
         if value.name in self.known:
             emit_rescaled(new, self.known[value.name], op.out, low, high, op.nodes)

@@ -20,6 +20,10 @@ _CONTROL_FLOW = {
     "Scan": "loops are not supported",
     "SequenceMap": "loops are not supported",
 }
+_QONNX = {
+    "FloatQuant": "train with Quant: integers instead of numbers with an exponent",
+    "MultiThreshold": "give the model as it was before FINN's streamlining, with Quant nodes",
+}
 _CUT = "cut the model before this node and run the rest on the host"
 _HELP = {
     "DynamicQuantizeLinear": "quantize statically (QDQ), or give the float model",
@@ -38,7 +42,10 @@ def refusal(node: NodeProto, domain: str, opset: int, name: str, inputs: tuple[s
         return Fault(
             f"operator {operator} is not supported",
             need=f"ONNX's own operators, or those of {', '.join(known)} in the support table",
-            help="export without this operator; cimc ops lists those that are supported",
+            help=_QONNX.get(
+                node.op_type,
+                "export without this operator; cimc ops lists those that are supported",
+            ),
             code=codes.DOMAIN,
             node=described,
         )

@@ -31,7 +31,7 @@ from cimc.ir.graph import Graph, Op, Value, digest_of, operands
 from cimc.ir.types import Array, Quant, Type
 
 MAX_GENERATED_BYTES = 2**31  # of all tensors that are made at import, together
-_KEPT = {"DequantizeLinear"}  # never computed at import
+_KEPT = {"BipolarQuant", "DequantizeLinear", "IntQuant", "Quant"}  # never computed at import
 # ops that keep or choose elements, and operators that say how integers stand for numbers
 _MOVES = (ops.Reshape, ops.Transpose, ops.Concat, ops.Slice, ops.Pad, ops.Gather, ops.Broadcast,
           ops.Tile, ops.Resize, ops.Where, ops.ArgReduce)  # fmt: skip

@@ -43,7 +43,8 @@ def test_all_unsupported_nodes_are_named_at_once(model: Build) -> None:
         "  help:    cimc ops lists the operators that are supported\n"
         "error CIM1202: operator own::Strange is not supported\n"
         "  node:    odd (Strange, opset 1, inputs f32[1,4,6,6])\n"
-        "  need:    ONNX's own operators, or those of com.microsoft in the support table\n"
+        "  need:    ONNX's own operators, or those of com.microsoft, finn.custom_op.general, "
+        "onnx.brevitas, qonnx.custom_op.general in the support table\n"
         "  help:    export without this operator; cimc ops lists those that are supported"
     )
 

@@ -98,7 +98,7 @@ def test_weights_have_no_zero_point_left(weights: str, dtype: str) -> None:
     assert conv.w.type.dtype == dtype
 
 
-def test_a_bias_of_floats_is_counted_in_units_of_the_sum() -> None:
+def test_a_bias_of_floats_goes_into_the_requant() -> None:
     before = graph_of(f"""{INPUT}{WEIGHTS}
         %b : f32[2] = constant {{value=(1.0, -3.0)}}
         %y : f32[1,2,3,3] = conv %x, %w, %b {{{CONV}}}
@@ -106,10 +106,16 @@ def test_a_bias_of_floats_is_counted_in_units_of_the_sum() -> None:
     after = integerize(before)
     assert largest_gap(before, after) < 1e-6
     (conv,) = [op for op in after.ops if isinstance(op, ops.Conv)]
-    assert conv.bias is not None
-    bias = after.tensor(conv.bias)
+    (requant,) = [op for op in after.ops if isinstance(op, ops.Requant)]
+    assert conv.bias is None
+    assert requant.bias is not None
+    assert requant.gain is not None
+    bias, gain = after.tensor(requant.bias), after.tensor(requant.gain)
     assert bias is not None
-    assert bias.tolist() == [482, -58]
+    assert gain is not None
+    units = bias / gain  # any number that changes no result
+    assert abs(units[0] - 1.0 / (0.1037 * 0.02)) <= 1
+    assert abs(units[1] - -3.0 / (0.1037 * 0.5)) <= 1
 
 
 def test_a_sum_without_quantize_is_dequantized() -> None:

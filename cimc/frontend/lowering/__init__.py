@@ -12,6 +12,7 @@ from cimc.frontend.lowering import (  # noqa: F401  # they register
     heavy,
     moving,
     pooling,
+    qonnx,
     quantized,
 )
 from cimc.frontend.lowering.registry import Lowering, Support, lowering_of, support_table

@@ -267,6 +267,12 @@ class Site:
         self._add_constant(value, array)
         return value
 
+    def absent(self, suffix: str, kind: Type) -> Value:
+        """A new constant whose elements are not loaded."""
+        value = self.fresh(suffix, kind)
+        self._add_constant(value, None)
+        return value
+
     def number(self, number: float, dtype: str, suffix: str) -> Value:
         """A new scalar constant."""
         return self.constant(np.array(number, numpy_dtype(dtype)), suffix, dtype)
