@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cimc.errors import Fault, InternalError
 from cimc.ir.graph import Graph, Op, operands
@@ -104,6 +104,16 @@ class Kind(Protocol):
 
     def estimate(self, layer: Layer, tiles: Tiles, target: Target) -> Cost:
         """Closed-form cycles (holds is empty) and events of one layer, without a program."""
+
+
+@runtime_checkable
+class NetworkKind(Protocol):
+    """What a machine kind may also do: optimize across the layers of mapped tiles."""
+
+    def keep_resident(
+        self, tiles: Tiles, target: Target, options: Options, *, weights: bool
+    ) -> Tiles:
+        """Values, and `weights`, that stay on the chip; layers mapped beside them."""
 
 
 @cache

@@ -36,11 +36,11 @@ def random_nest(
                 loops.append((dim, factor))
                 extent = -(-extent // factor)
     rng.shuffle(loops)
-    outer = machine.levels[0].name
+    i, w, o = (machine.levels[machine.chain(operand)[0]].name for operand in OPERANDS)
     nest = Nest(
         tuple(workload.dims.items()),
         tuple(spatial),
-        tuple(TemporalLoop(dim, bound, (outer, outer, outer)) for dim, bound in loops),
+        tuple(TemporalLoop(dim, bound, (i, w, o)) for dim, bound in loops),
     )
     for _ in range(rng.randrange(4 * len(loops) + 4)):
         changed = _pushed(nest, machine, rng)

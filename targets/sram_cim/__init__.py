@@ -23,6 +23,7 @@ from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer
 from cimc.targets.sram_cim.layers import runs_in_macros
 from cimc.targets.sram_cim.machine import spec_of
 from cimc.targets.sram_cim.network import lower_tiles
+from cimc.targets.sram_cim.residency import keep_resident
 from cimc.targets.sram_cim.search import map_layers
 
 __all__ = ["KIND", "Activate", "Flip", "SramCimKind", "Transfer"]
@@ -41,6 +42,12 @@ class SramCimKind:
     def map(self, tiles: Tiles, target: Target, options: Options) -> Tiles:
         """A mapping for every macro layer."""
         return map_layers(tiles, target, options)
+
+    def keep_resident(
+        self, tiles: Tiles, target: Target, options: Options, *, weights: bool
+    ) -> Tiles:
+        """Values and weights that stay on the chip."""
+        return keep_resident(tiles, target, options, weights=weights)
 
     def lower(self, tiles: Tiles, target: Target) -> Program:
         """One stream that runs all layers."""

@@ -25,6 +25,8 @@ from cimc.mapping.machine import INPUT, NAMES, OUTPUT, WEIGHT, Level, Machine
 from cimc.mapping.nest import Mapped
 from cimc.targets.sram_cim.layers import Layers
 
+SHOWN = 5  # values that a fault lists
+
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
@@ -67,6 +69,11 @@ class Homes:
         """Whether a value is there from the start."""
         return self.layers.producers[name].mnemonic == "constant"
 
+    @property
+    def outer(self) -> str:
+        """The outermost memory."""
+        return self.machine.levels[0].name
+
     @cached_property
     def tenants(self) -> tuple[Tenant, ...]:
         """All kept values."""
@@ -74,10 +81,13 @@ class Homes:
         last = len(self.tiles.layers) - 1
         found = []
         for name, level in self.levels.items():
-            kind = self.layers.producers[name].out.type
-            size = kind.elements * numpy_dtype(kind.dtype).itemsize
-            found.append(Tenant(name, level, *lives.get(name, (0, last)), size))
+            found.append(Tenant(name, level, *lives.get(name, (0, last)), self.bytes(name)))
         return tuple(found)
+
+    def bytes(self, name: str) -> int:
+        """Bytes that a value takes."""
+        kind = self.layers.producers[name].out.type
+        return kind.elements * numpy_dtype(kind.dtype).itemsize
 
     def taken(self, place: int, level: int) -> int:
         """Bytes of a level that kept values take while layer `place` runs."""
@@ -167,6 +177,25 @@ class Homes:
                     need=f"the same home for {shown}",
                     code="CIM4015",
                 )
+
+    def overfull(self) -> Iterator[Fault]:
+        """Levels that cannot hold the values that are there at once."""
+        for number, level in enumerate(self.machine.levels):
+            times = range(len(self.tiles.layers)) if number else ()
+            worst = max(times, key=lambda place: self.taken(place, number), default=0)
+            need = self.taken(worst, number) if number else 0
+            if need <= level.size_bits // 8:
+                continue
+            there = [t for t in self.tenants if t.level == number and t.first <= worst <= t.last]
+            largest = sorted(there, key=lambda tenant: -tenant.size)[:SHOWN]
+            shown = ", ".join(f"%{tenant.value} {tenant.size}" for tenant in largest)
+            yield Fault(
+                f"kept values do not fit in {level.name}",
+                need=f"{need} bytes for layer %{self.tiles.layers[worst].name}; most: {shown}",
+                have=f"{level.size_bits // 8} bytes ({self.machine.name}: {level.key})",
+                help="keep fewer values",
+                code="CIM4017",
+            )
 
     def obstacle(self, name: str, place: int) -> str:
         """What a value would have to be to have its home in a level; "" if it may."""

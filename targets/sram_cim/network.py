@@ -21,6 +21,7 @@ def lower_tiles(tiles: Tiles, target: Target) -> Program:
     layers = Layers(tiles)
     homes = Homes(layers, machine_of(target))
     raise_if(homes.faults(), UsageError)
+    raise_if(homes.overfull(), FitError)
     machines = {
         layer.name: homes.view(place)
         for place, layer in enumerate(tiles.layers)
@@ -66,14 +67,13 @@ def _addresses(homes: Homes, machines: dict[str, Machine]) -> dict[str, int]:
     ]
     addresses = homes.placed(tiles)
     if addresses is None:
-        most = sorted(homes.tenants, key=lambda tenant: -tenant.size)[:5]
-        shown = ", ".join(f"%{tenant.value} {tenant.size}" for tenant in most)
+        levels = {homes.machine.levels[tenant.level].name for tenant in homes.tenants}
         raise FitError(
             Fault(
-                "kept values leave gaps that none of them fits",
-                need=f"bytes: {shown}",
+                f"kept values leave no room for tiles in {', '.join(sorted(levels))}",
+                need="one gap for each value, above the tiles of all layers that run meanwhile",
                 help="keep fewer values",
-                code="CIM4017",
+                code="CIM4018",
             )
         )
     return addresses

@@ -1,0 +1,261 @@
+"""Which values stay on the chip between layers, and which weights stay between inferences.
+
+Candidates are computed values and weights, best ones first: bits that never cross the port of the
+outermost memory, for each bit of the level and layer that they are there. They are taken as long as
+the level keeps some room for tiles; then every layer whose machine has changed is mapped anew. This
+is done for several amounts of room, and what gives the best sum over all layers, by the closed form
+of `timing`, is kept: the layers alone, if nothing is better.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cimc.ir.graph import Op, Value, operands
+from cimc.ir.program import Buffer, VectorOp
+from cimc.ir.tiles import Keep, Layer, Nest, Tiles
+from cimc.kind import Options
+from cimc.mapping.flows import flows
+from cimc.mapping.machine import INPUT, OPERANDS, OUTPUT, WEIGHT, Machine
+from cimc.mapping.nest import Mapped, capacity_faults, resolve
+from cimc.mapping.workload import Workload
+from cimc.target import Target
+from cimc.targets.sram_cim.cost import instruction_cost, prices
+from cimc.targets.sram_cim.energy import leakage_pj
+from cimc.targets.sram_cim.homes import Homes, lifetimes, tile_bytes
+from cimc.targets.sram_cim.layers import Layers
+from cimc.targets.sram_cim.machine import machine_of, spec_of
+from cimc.targets.sram_cim.placing import nest_of
+from cimc.targets.sram_cim.search import best_mapping
+from cimc.targets.sram_cim.timing import Figures, evaluate
+
+ROOM = (0.05, 0.25, 0.5)  # shares of a level that are left to tiles, one after the other
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Values that can only be kept together: the results of one layer, or the weights of one."""
+
+    values: tuple[str, ...]
+    first: int
+    last: int
+    size: int  # bytes
+    saved: float  # bits
+
+    @property
+    def worth(self) -> float:
+        """Bits saved for each byte of the level and layer."""
+        return self.saved / (self.size * (self.last - self.first + 1))
+
+
+def keep_resident(tiles: Tiles, target: Target, options: Options, *, weights: bool) -> Tiles:
+    """The mapped tiles with homes on the chip for what gains by it; `weights`: for them, too."""
+    return _Search(dataclasses.replace(tiles, keeps=()), target, options).best(weights)
+
+
+class _Search:
+    """The choices looked at so far, and mappings found on the way."""
+
+    def __init__(self, tiles: Tiles, target: Target, options: Options) -> None:
+        self.tiles, self.target, self.options = tiles, target, options
+        self.layers, self.machine, self.spec = Layers(tiles), machine_of(target), spec_of(target)
+        self.prices = {event: price.pj for event, price in prices(target).items()}
+        self.known: dict[tuple[Workload, int, Machine, Nest | None], Mapped] = {}
+
+    def best(self, weights: bool) -> Tiles:
+        """The best of all amounts of room, level by level from the outside in."""
+        found, least = self.tiles, self.score(self.tiles)
+        for place, level in enumerate(self.machine.levels):
+            if not place or level.along:  # one for each core, row or column
+                continue
+            for room in ROOM:
+                keeps = self.chosen(place, room, weights)
+                if not keeps:
+                    break
+                tiles = self.mapped(keeps)
+                score = None if tiles is None else self.score(tiles)
+                if tiles is not None and score is not None and score < least:
+                    found, least = tiles, score
+        return found
+
+    # --- what to keep ---
+
+    def chosen(self, place: int, room: float, weights: bool) -> tuple[Keep, ...]:
+        """The candidates worth most, while they leave some room."""
+        level = self.machine.levels[place]
+        size = int(level.size_bits / 8 * (1 - room))
+        taken = [0] * len(self.tiles.layers)
+        keeps: list[Keep] = []
+        for candidate in sorted(self.candidates(place, weights), key=lambda c: (-c.worth, c.first)):
+            lives = range(candidate.first, candidate.last + 1)
+            if all(taken[layer] + candidate.size <= size for layer in lives):
+                for layer in lives:
+                    taken[layer] += candidate.size
+                keeps += [Keep(value, level.name) for value in candidate.values]
+        return tuple(keeps)
+
+    def candidates(self, place: int, weights: bool) -> Iterator[Candidate]:
+        """What may be kept at a level."""
+        homes = Homes(self.layers, self.machine)
+        lives = lifetimes(self.layers)
+        read = self.traffic()
+        groups = [self.layers.leaving(layer) for layer in self.tiles.layers]
+        if weights:
+            constants = [self.layers.heavy(y).w.name for y in self.tiles.layers if y.nest]
+            groups += [(n,) for n in dict.fromkeys(constants) if homes.is_constant(n)]
+        for names in groups:
+            if not names or any(homes.obstacle(name, place) for name in names):
+                continue
+            kinds = [self.layers.producers[name].out.type for name in names]
+            size = sum(homes.bytes(name) for name in names)
+            first, last = 0, len(self.tiles.layers) - 1
+            written = 0
+            if not homes.is_constant(names[0]):
+                first = min(lives[name][0] for name in names)
+                last = max(lives[name][1] for name in names)
+                written = sum(kind.bits for kind in kinds)
+            saved = written + sum(read.get(name, 0) for name in names)
+            yield Candidate(names, first, last, size, saved)
+
+    def traffic(self) -> dict[str, float]:
+        """Bits read of each value from the outermost memory, by the layers alone."""
+        found: dict[str, float] = {}
+        for layer in self.tiles.layers:
+            for name in layer.ops:
+                for value in dict.fromkeys(operands(self.layers.producers[name])):
+                    if value.name not in layer.ops:
+                        found[value.name] = found.get(value.name, 0) + value.type.bits
+            if layer.nest is not None:
+                heavy, mapped = self.layers.heavy(layer), self.as_given(layer)
+                for operand, value in ((INPUT, heavy.x), (WEIGHT, heavy.w)):
+                    found[value.name] += _home_bits(mapped, operand) - value.type.bits
+        return found
+
+    def as_given(self, layer: Layer) -> Mapped:
+        """The mapping of a layer alone."""
+        assert layer.nest is not None
+        mapped = resolve(layer.nest, self.layers.heavy(layer).workload, self.machine)
+        assert isinstance(mapped, Mapped), mapped
+        return mapped
+
+    # --- mappings ---
+
+    def mapped(self, keeps: tuple[Keep, ...]) -> Tiles | None:
+        """All layers mapped beside these values; None if tiles and values do not fit."""
+        homes = Homes(Layers(dataclasses.replace(self.tiles, keeps=keeps)), self.machine)
+        layers: list[Layer] = []
+        sizes: list[dict[int, int]] = []
+        for place, layer in enumerate(self.tiles.layers):
+            if layer.nest is None:
+                layers.append(layer)
+                sizes.append({})
+                continue
+            mapped = self.mapping(layer, homes.view(place))
+            layers.append(dataclasses.replace(layer, nest=nest_of(mapped)))
+            sizes.append(tile_bytes(mapped))
+        if homes.placed(sizes) is None:
+            return None
+        return dataclasses.replace(self.tiles, layers=tuple(layers), keeps=keeps)
+
+    def mapping(self, layer: Layer, view: Machine) -> Mapped:
+        """The best mapping of a layer on the machine as it finds it."""
+        given = self.as_given(layer)
+        moved = _moved(given, view)
+        fits = not any(capacity_faults(moved))
+        homes = [view.chain(o)[0] for o in OPERANDS]
+        if fits and not any(homes):
+            return moved
+        workload = self.layers.heavy(layer).workload
+        key = workload, _epilogue(layer), view, layer.nest
+        if key not in self.known:
+            found = best_mapping(workload, _epilogue(layer), view, self.target, self.options)
+            candidates = [moved, found] if fits else [found]
+            self.known[key] = min(candidates, key=lambda m: self.figures_of(m, layer))
+        return self.known[key]
+
+    def figures_of(self, mapped: Mapped, layer: Layer) -> float:
+        """What a search minimizes."""
+        return evaluate(mapped, self.spec, _epilogue(layer)).score(self.options.objective)
+
+    # --- scores ---
+
+    def score(self, tiles: Tiles) -> tuple[float, float]:
+        """The objective over all layers; the other quantity decides ties."""
+        layers = Layers(tiles)
+        homes = Homes(layers, self.machine)
+        cycles = energy = 0.0
+        for place, layer in enumerate(tiles.layers):
+            for figures in self.layer_figures(layers, homes, place, layer):
+                cycles += figures.cycles
+                energy += figures.energy_pj
+        match self.options.objective:
+            case "latency":
+                return cycles, energy
+            case "energy":
+                return energy, cycles
+        return cycles * energy, cycles
+
+    def layer_figures(
+        self, layers: Layers, homes: Homes, place: int, layer: Layer
+    ) -> Iterator[Figures]:
+        """Figures of the parts of a layer."""
+        if layer.nest is None:
+            yield from (self.vector(layers.producers[name], homes) for name in layer.ops)
+            return
+        mapped = resolve(layer.nest, layers.heavy(layer).workload, homes.view(place))
+        assert isinstance(mapped, Mapped), mapped
+        yield evaluate(mapped, self.spec, _epilogue(layer))
+        for value in self.others(layers, layer):
+            level = self.spec.memory[self.machine.levels[homes.level(value)].name]
+            yield Figures(0.0, value.type.bits * level.read_pj_per_bit)
+
+    def others(self, layers: Layers, layer: Layer) -> list[Value]:
+        """Tensors that a layer's epilogue reads."""
+        read = (v for name in layer.ops[1:] for v in operands(layers.producers[name]))
+        return [
+            value
+            for value in dict.fromkeys(read)
+            if value.name not in layer.ops and layers.producers[value.name].mnemonic != "constant"
+        ]
+
+    def vector(self, op: Op, homes: Homes) -> Figures:
+        """Figures of an op of the vector units."""
+        buffers: Mapping[str, Buffer] = {
+            value.name: Buffer(
+                value.name,
+                homes.memory(value.name) if homes.level(value) else homes.outer,
+                value.type.dtype,
+                value.type.elements,
+            )
+            for value in (*operands(op), op.out)
+        }
+        cost = instruction_cost(VectorOp(op), buffers, self.target)
+        energy = sum(self.prices[event] * count for event, count in cost.events)
+        return Figures(cost.cycles, energy + cost.cycles * leakage_pj(self.spec))
+
+
+def _epilogue(layer: Layer) -> int:
+    return max(1, len(layer.ops) - 1)
+
+
+def _home_bits(mapped: Mapped, operand: int) -> float:
+    """Bits of an operand that leave its home for the macros."""
+    first = next(flow for flow in flows(mapped) if flow.operand == operand)
+    return float(first.inward * first.outer_elements * mapped.workload.bits[operand])
+
+
+def _moved(given: Mapped, view: Machine) -> Mapped:
+    """The same loops, with operands no further out than their homes."""
+    homes = [view.chain(o)[0] for o in OPERANDS]
+    levels: Sequence[tuple[int, ...]] = [
+        tuple(max(level, homes[o]) for level in given.levels[o]) for o in OPERANDS
+    ]
+    double = frozenset((level, o) for level, o in given.double if level > homes[o])
+    return dataclasses.replace(
+        given,
+        machine=view,
+        levels=(levels[INPUT], levels[WEIGHT], levels[OUTPUT]),
+        double=double,
+    )
