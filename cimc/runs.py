@@ -7,6 +7,9 @@ Three comparisons, each with its own rule:
                    onnxruntime makes of them (a tie may round the other way); floats within 1e-4
     onnxruntime    the program's tensors beside those of the whole model: reported only, since a
                    tie early in a network may grow
+
+onnxruntime cannot run QONNX models: the evaluator on the graph as it was imported, in float32 and
+before any pass, takes its place as "float evaluator".
 """
 
 from __future__ import annotations
@@ -27,7 +30,15 @@ from cimc.ir.program import Program
 from cimc.ir.types import Array, int_range, numpy_dtype
 from cimc.sim.execute import Executor
 from cimc.target import Target
-from cimc.verify import Comparison, Reference, compare, from_reference, merge, quantized_values
+from cimc.verify import (
+    Comparison,
+    Reference,
+    compare,
+    from_reference,
+    merge,
+    quantized_values,
+    reference_of,
+)
 
 FLOAT_TOLERANCE = 1e-4  # of the largest value; float32 sums of some hundred terms in another order
 
@@ -52,6 +63,8 @@ class Run:
     checked: int = 0
     reference_outputs: dict[str, list[Array]] = field(default_factory=dict)
     original_outputs: dict[str, list[Array]] = field(default_factory=dict)
+    reference_by: str = ""  # what ran the reference model
+    reference_why: str = ""  # why not onnxruntime
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -77,6 +90,8 @@ def run_samples(
     """Add all samples to `run`, yielding their numbers; compare inside the first `checked`."""
     machine = Executor(program, target, engine)
     checks = _Checks(program, references, engine) if checked else None
+    if checks is not None and checks.model is not None:
+        run.reference_by, run.reference_why = checks.model.by, checks.model.why
     for number, inputs in enumerate(data):
         outputs = machine.run(inputs)
         for name, array in outputs.items():
@@ -96,7 +111,7 @@ class _Checks:
         self.graph = references.graph
         self.values = quantized_values(self.graph) if self.graph is not None else {}
         self.open = Executor(spread(program), None, engine) if self.graph is not None else None
-        self.model = Reference(references.model, self.values) if references.model else None
+        self.model = reference_of(references.model, self.values) if references.model else None
         self.original = Reference(references.original) if references.original else None
 
     def sample(
@@ -163,7 +178,7 @@ class _Checks:
         values = {**self.values, **{name: Value(name, kind) for name, kind in self.kinds.items()}}
         for name, got in computed.items():
             if name in known:
-                row = compare(values[name], got, known[name], "onnxruntime", 0, FLOAT_TOLERANCE)
+                row = compare(values[name], got, known[name], self.model.by, 0, FLOAT_TOLERANCE)
                 run.rows.append(dataclasses.replace(row, tolerance="reported", passed=True))
                 if name in self.kinds:
                     run.reference_outputs.setdefault(name, []).append(known[name])

@@ -1,4 +1,4 @@
-"""Comparing results tensor by tensor, and what onnxruntime says each tensor of a model is.
+"""Comparing results tensor by tensor, and what a reference says each tensor of a model is.
 
 max_abs   largest |got - want|, in real numbers
 max_lsb   the same in steps of the quantized type (integers only)
@@ -13,12 +13,14 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from cimc.errors import Fault, UsageError
+from cimc.frontend.reader import QONNX_DOMAINS
 from cimc.frontend.versions import LOADABLE_IR, LOADABLE_OPSET, relabel
-from cimc.ir.evaluate import evaluate_op
+from cimc.ir.evaluate import evaluate, evaluate_op
 from cimc.ir.graph import Graph, Op, Value, constant_array, operands
 from cimc.ir.types import Array, Type
 
@@ -182,7 +184,51 @@ def _fill(
             held[value.name] = evaluate_op(maker, held)
 
 
-# --- onnxruntime ---
+# --- references ---
+
+
+class ModelReference(Protocol):
+    """Something that runs an ONNX model, inner tensors included."""
+
+    by: str  # what runs it, as rows of a comparison name it
+    why: str  # why not onnxruntime, where it is something else
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs and inner tensors by name."""
+
+
+def reference_of(path: Path, tensors: Collection[str] = ()) -> ModelReference:
+    """onnxruntime, or for operators that it does not have the evaluator on the imported graph."""
+    import onnx
+
+    try:
+        nodes = onnx.load(str(path), load_external_data=False).graph.node
+    except Exception:  # protobuf and file errors share no base class; the other one reports them
+        return Reference(path, tensors)
+    strange = sorted({node.op_type for node in nodes if node.domain in QONNX_DOMAINS})
+    if strange:
+        return FloatReference(path, tensors, f"onnxruntime has no {', '.join(strange)} (QONNX)")
+    return Reference(path, tensors)
+
+
+class FloatReference:
+    """A model's own graph as imported, before any pass, computed in float32 by the evaluator."""
+
+    by = "float evaluator"
+
+    def __init__(self, path: Path, tensors: Collection[str], why: str) -> None:
+        self.why = why
+        self._path, self._tensors = path, frozenset(tensors)
+        self._graph: Graph | None = None
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs and inner tensors by name."""
+        if self._graph is None:
+            from cimc.frontend import import_onnx
+
+            self._graph = import_onnx(self._path, {n: a.shape for n, a in inputs.items()}).graph
+        made = {op.out.name for op in self._graph.ops} & self._tensors
+        return evaluate(self._graph, inputs, keep=made)
 
 
 class Reference:
@@ -191,6 +237,9 @@ class Reference:
     The model is not edited: in memory, tensors are added to its outputs, and version numbers are
     lowered where that changes nothing.
     """
+
+    by = "onnxruntime"
+    why = ""
 
     def __init__(self, path: Path, tensors: Collection[str] = ()) -> None:
         import onnx

@@ -88,8 +88,6 @@ def test_the_shipped_models_keep_their_accuracy_on_every_kind(name: str) -> None
 def test_real_models_are_exact_and_near_onnxruntime(
     path: Path, target: str, tmp_path: Path
 ) -> None:
-    if path.name.startswith("qonnx_"):
-        pytest.skip("QONNX operators are not imported yet")
     compiled = cimc.compile(path, target, calibrate="random", samples=1).compiled
     reference = path
     if compiled.quantized is not None:

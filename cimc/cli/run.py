@@ -82,7 +82,8 @@ def command(
 
     Its integers are compared with the graph's evaluator (equal), with --reference with onnxruntime
     (per tensor; each op within one step), with --expect with given outputs. What was compared is
-    written to verify.json in the folder; a mismatch ends with exit code 5.
+    written to verify.json in the folder; a mismatch ends with exit code 5. A QONNX model, which
+    onnxruntime cannot run, is evaluated in float32 as it was imported.
 
     With --mode cycle the program is simulated instead, which no sample can change: latency, period
     and energy are printed, and the reports in the folder written again.
@@ -176,6 +177,8 @@ def _report(run: Run, data: Dataset, seed: int | None) -> dict[str, Json]:
         "samples": len(data),
         "checked": run.checked,
         "seed": seed,
+        "reference": run.reference_by or None,
+        "reference_why": run.reference_why or None,
         "tensors": [_row(row) for row in run.comparisons],
     }
     if data.labels is not None:
@@ -221,6 +224,10 @@ def _text(run: Run, data: Dataset, report: dict[str, Json]) -> str:
         f"{'PASS' if run.passed else 'FAIL'}  {len(data)} samples, "
         f"every tensor of {run.checked} of them compared"
     ]
+    if run.reference_why:
+        lines.append(
+            f"  reference: {run.reference_by} on the model's own graph; {run.reference_why}"
+        )
     groups: dict[str, list[Comparison]] = {}
     for row in run.comparisons:
         groups.setdefault(row.against, []).append(row)

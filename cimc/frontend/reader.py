@@ -23,6 +23,7 @@ from cimc.frontend.tensors import ExternalFiles, tensor_faults
 OLDEST_OPSET = 7
 LARGEST_FILE = 2**31 - 1  # bytes; protobuf reads no more
 STANDARD_DOMAINS = ("", "ai.onnx")
+QONNX_DOMAINS = ("onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from cimc.frontend import codes
 from cimc.frontend.lowering.registry import lowers
 from cimc.frontend.lowering.site import Bound, Site
+from cimc.frontend.reader import QONNX_DOMAINS
 from cimc.ir import ops
 from cimc.ir.graph import Value
 from cimc.ir.types import Array, Quant, Type, bits_of, int_range, numpy_dtype
 
-DOMAINS = ("onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general")
 MOST_BITS = 32
 _SIGNED, _UNSIGNED = ("i2", "i4", "i8", "i16", "i32"), ("u2", "u4", "u8", "u16", "u32")
 _ROUNDINGS = {"ROUND": "HALF_EVEN"}  # names that mean the same
@@ -73,7 +73,7 @@ def _in_domains(
     """Decorator: the function lowers these operators in each of QONNX's domains."""
 
     def add(function: Callable[[Site], None]) -> Callable[[Site], None]:
-        for domain in DOMAINS:
+        for domain in QONNX_DOMAINS:
             lowers(*op_types, domain=domain, note=note)(function)
         return function
 
