@@ -17,6 +17,8 @@ from typing import TypeVar, cast
 import numba
 from numba.core import config
 
+from cimc.user_cache import user_cache
+
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -52,9 +54,7 @@ def _cache_folder(*files: str) -> str:
     state = hashlib.blake2b(digest_size=8)
     for file in files:
         state.update(Path(file).read_bytes())
-    base = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "cimc"
-    )
+    base = os.environ.get("NUMBA_CACHE_DIR") or user_cache()
     folder = Path(base, f"kernels-{state.hexdigest()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)

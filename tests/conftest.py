@@ -40,6 +40,12 @@ def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(path, bool(request.config.getoption("--update-golden")))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_mappings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Solved mappings of tests go to a folder of this run, not to the person's."""
+    os.environ["CIMC_MAPPINGS"] = str(tmp_path_factory.mktemp("mappings"))
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real models and images; tests that need it skip where it is absent."""

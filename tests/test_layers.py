@@ -14,7 +14,7 @@ FOLDERS = {"cimc": ROOT / "cimc", "cimc.passes": ROOT / "passes", "cimc.targets"
 
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
-    ("cimc.errors", "cimc.jit"),
+    ("cimc.errors", "cimc.user_cache", "cimc.jit"),
     ("cimc.target_files",),
     ("cimc.target",),
     ("cimc.target_text",),
