@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -100,13 +101,36 @@ def emit_real(new: Rewrite, total: Sum, out: Value) -> Value:
 def emit_requant(
     new: Rewrite, total: Sum, out: Value, low: int, high: int, nodes: tuple[str, ...]
 ) -> Value:
-    """The sum in few bits, rounded as onnxruntime does: multiplier = (sx * sw) / sy in float32."""
+    """The sum in few bits, rounded as onnxruntime does: multiplier = (sx * sw) / sy in float32.
+
+    An offset is rounded to a part of the sum's unit, as fine as float32 holds the total.
+    """
     assert out.type.quant is not None
     multiplier = total.scale / np.float32(out.type.quant.scale)
+    gain = bias = None
+    if total.offset is not None:
+        units = total.offset.astype(np.float64) / total.scale
+        most = float(np.max(total.reach + np.abs(units), initial=1.0))
+        by = 2 ** max(0, math.floor(math.log2(2**24 / most)))
+        lowest, highest = int_range("i32")
+        whole = np.clip(np.rint(units * by), lowest, highest).astype(np.int32)
+        gain = new.constant(np.array([by], np.int32), new.fresh(f"{out.name}.gain"))
+        bias = new.constant(whole, new.fresh(f"{out.name}.bias"))
+        multiplier = multiplier / np.float32(by)
     held = _vector(new, np.asarray(multiplier, np.float32), f"{out.name}.multiplier")
-    return new.add(
-        ops.Requant(out, total.value, held, None, total.axis, low, high, "float", nodes=nodes)
+    requant = ops.Requant(
+        out,
+        total.value,
+        held,
+        None,
+        total.axis,
+        low,
+        high,
+        gain=gain,
+        bias=bias,
+        nodes=nodes,
     )
+    return new.add(requant)
 
 
 def emit_steps(new: Rewrite, op: ops.Quantize, sums: Mapping[str, Sum]) -> bool:

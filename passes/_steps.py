@@ -33,6 +33,7 @@ _RISING = {"ceil", "clip", "erf", "floor", "relu", "round", "sigmoid", "sign", "
 _RISING_BY_ALPHA = {"hard_sigmoid", "leaky_relu"}  # where alpha >= 0
 _MOST_GAIN = 24
 _MOST_PAIRS = 1 << 26
+_ROOM = 0.05  # of one sum's height
 _LARGEST = int_range("i32")[1]
 
 
@@ -229,13 +230,16 @@ class _Bounds:
         return least, most
 
     def slopes(self, nominal: Floats) -> Floats | None:
-        """A slope for each channel for which a line fits; None if a channel has none."""
+        """A slope for each channel for which a line fits; None if a channel has none.
+
+        Where the nominal slope leaves little room for an intercept, the middle of all is taken.
+        """
         slopes = np.asarray(nominal, np.float64).copy()
         least, most = self.interval(slopes)
-        missing = np.flatnonzero(~(least < most))
-        if len(missing) * self.steps.shape[1] ** 2 > _MOST_PAIRS:
-            return None
-        for channel in missing:
+        narrow = np.flatnonzero(~(most - least > _ROOM * slopes))
+        if len(narrow) * self.steps.shape[1] ** 2 > _MOST_PAIRS:
+            narrow = np.flatnonzero(~(least < most))[: _MOST_PAIRS // self.steps.shape[1] ** 2]
+        for channel in narrow:
             found = self._slope(int(channel))
             if found is None:
                 return None

@@ -9,9 +9,11 @@ after    %a.sum : i32[1,16,8,8] = conv %x, %w, %b ...
          %y : u8[1,16,8,8]<0.02,0> = requant %a.sum, %y.multiplier, _ {low=0, high=255}
 
 onnxruntime runs such a group as one integer kernel, too; multipliers and rounding are the ones it
-uses. A conv or matmul that cannot become integer is an error. Other ops get quantized types where
-they stand between dequantize and quantize: functions of one 8-bit value become a lut, ops that only
-move elements move integers. What is left, such as a softmax with float result, stays float.
+uses. A bias of floats, or functions that rise or fall with the sum, give the requant a gain and a
+bias with which it is equal for every sum. A conv or matmul that cannot become integer is an error.
+Other ops get quantized types where they stand between dequantize and quantize: functions of one
+8-bit value become a lut, ops that only move elements move integers. What is left, such as a softmax
+with float result, stays float.
 """
 
 from __future__ import annotations
@@ -159,6 +161,9 @@ class _Integerize:
             emit_lut(new, one[0], in_type(one[1], kind), op.out, op.nodes)
             return True
         if emit_steps(new, op, self.sums):
+            return True
+        if value.name in self.sums:
+            emit_requant(new, self.sums[value.name], op.out, low, high, op.nodes)
             return True
         if value.name in self.known:
             emit_rescaled(new, self.known[value.name], op.out, low, high, op.nodes)

@@ -261,3 +261,18 @@ def test_ops_between_dequantize_and_quantize(steps: str, left: list[str] | None)
     assert largest_gap(before, after) <= 0.2 + 1e-6
     if left is not None:
         assert kinds(after) == ["quantize", *left, "dequantize"]
+
+
+def test_a_bias_of_floats_before_sixteen_bits_is_as_fine_as_float32() -> None:
+    before = graph_of(f"""{INPUT}{WEIGHTS}
+        %b : f32[2] = constant {{value=(1.0003, -3.0007)}}
+        %s16 : f32[] = constant {{value=(0.001,)}}
+        %y : f32[1,2,3,3] = conv %x, %w, %b {{{CONV}}}
+        %yq : i16[1,2,3,3]<0.001,0> = quantize %y, %s16, _
+        %out : f32[1,2,3,3] = dequantize %yq, %s16, _
+        return %out""")
+    after = integerize(before)
+    assert largest_gap(before, after) <= 0.001 + 1e-6
+    (requant,) = [op for op in after.ops if isinstance(op, ops.Requant)]
+    assert requant.gain is not None
+    assert requant.bias is not None
