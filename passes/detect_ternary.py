@@ -64,8 +64,7 @@ def detect_ternary(graph: Graph) -> Graph:
         op = new.current(old)
         found = _ternary(new, op) if isinstance(op, ops.Conv | ops.Matmul) else None
         if isinstance(op, ops.Requant) and op.out.name in restoring:
-            first = restoring[op.out.name]
-            new.add(replace(op, gain=first.gain, bias=first.bias, axis=first.axis))
+            new.add(_restoring(new, op, restoring[op.out.name]))
         elif found is None or not isinstance(op, ops.Conv | ops.Matmul):
             new.add(op)
         elif (found.factor == 1).all():
@@ -118,11 +117,13 @@ def _with_weights(op: Product, out: Value, weights: Value, bias: Value | None) -
 
 def _can_restore(reader: Op, op: Product, found: _Ternary) -> bool:
     """Whether an op that reads the sum is a requant whose tables can follow the channels."""
-    if not isinstance(reader, ops.Requant) or reader.gain is not None or reader.bias is not None:
+    if not isinstance(reader, ops.Requant):
         return False
+    tables = (reader.multiplier, reader.shift, reader.gain, reader.bias)
     follows = reader.axis % len(op.out.shape) == found.axis
     bias_fits = op.bias is None or op.bias.type.elements in (1, found.factor.size)
-    return bias_fits and (follows or reader.multiplier.type.elements == 1)
+    shared = all(table is None or table.type.elements == 1 for table in tables)
+    return bias_fits and (follows or shared)
 
 
 def _counted(new: Rewrite, op: Product, found: _Ternary) -> _GainAndBias:
@@ -130,6 +131,31 @@ def _counted(new: Rewrite, op: Product, found: _Ternary) -> _GainAndBias:
     gain = new.constant(found.factor, new.fresh(f"{op.out.name}.factor"))
     new.add(_with_weights(op, op.out, _signs(new, op, found), None))
     return _GainAndBias(gain, op.bias, found.axis)
+
+
+def _restoring(new: Rewrite, op: ops.Requant, first: _GainAndBias) -> ops.Requant:
+    """The requant of sums of signs: what brings them back, then its own gain and bias.
+
+    (x*g + b) * gain + bias = x * (g*gain) + (b*gain + bias); like every sum it wraps at 32 bits.
+    """
+    if op.gain is None and op.bias is None:
+        return replace(op, gain=first.gain, bias=first.bias, axis=first.axis)
+    gain, bias = (
+        np.int64(neutral) if array is None else array.astype(np.int64)
+        for array, neutral in ((new.array(op.gain), 1), (new.array(op.bias), 0))
+    )
+    factor, shift = new.array(first.gain), new.array(first.bias)
+    assert factor is not None
+    total = bias if shift is None else shift.astype(np.int64) * gain + bias
+    name = op.out.name
+    by = np.atleast_1d(factor.astype(np.int64) * gain).astype(np.int32)
+    plus = np.atleast_1d(total).astype(np.int32)
+    return replace(
+        op,
+        gain=new.constant(by, new.fresh(f"{name}.gain")),
+        bias=new.constant(plus, new.fresh(f"{name}.bias")) if plus.any() else None,
+        axis=first.axis,
+    )
 
 
 def _scaled(new: Rewrite, op: Product, found: _Ternary) -> None:

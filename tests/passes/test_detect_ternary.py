@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cimc.ir import ops
 from cimc.ir.evaluate import evaluate
-from cimc.ir.graph import Graph
+from cimc.ir.graph import Graph, parse_graph
 from cimc.passes.detect_ternary import detect_ternary
 from cimc.passes.fixed_point import fixed_point
 from tests.conftest import Golden
@@ -59,6 +59,23 @@ def test_without_bias_there_is_only_a_gain() -> None:
     (requant,) = (op for op in after.ops if isinstance(op, ops.Requant))
     assert requant.gain is not None
     assert requant.bias is None
+
+
+@pytest.mark.parametrize("bias", ["0, 0", "-71, 1270"])
+def test_a_gain_and_a_bias_that_are_there_are_kept(bias: str) -> None:
+    before = dense(SEVENS, bias, "0.00003")
+    gained = parse_graph(
+        str(before)
+        .replace("%y :", "%g : i32[2] = constant {value=(16, -32)}\n%p : i32[1] = constant "
+                         "{value=(900,)}\n%y :")
+        .replace("requant %s, %m, _", "requant %s, %m, _, %g, %p"),
+        before.tensors,
+    )  # fmt: skip
+    gained.verify()
+    after = detect_ternary(gained)
+    assert same(gained, after)
+    assert "binary" not in [op.mnemonic for op in after.ops]
+    assert "i2" in {op.out.type.dtype for op in after.ops}
 
 
 def test_tables_along_another_axis_forbid_a_gain() -> None:
