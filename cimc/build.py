@@ -22,6 +22,7 @@ from cimc.pipeline.passes import State
 from cimc.pipeline.phases import phase_of
 from cimc.pipeline.run import Observer, Place, Verify, run_pipeline
 from cimc.pipeline.spec import Step
+from cimc.pipeline.tell import Searched, Searching
 from cimc.target import Target
 
 RANDOM = "random"  # in place of calibration data: accuracy then means nothing
@@ -77,6 +78,7 @@ class Milestones(Observer):
     graph: Graph | None = None
     tiles: Tiles | None = None
     program: Program | None = None
+    searched: tuple[Searched, ...] = ()  # of the last search for mappings
 
     latest: State | None = None
 
@@ -89,6 +91,11 @@ class Milestones(Observer):
             self.graph, self.tiles = state.graph, state
         else:
             self.program = state
+
+    def told(self, place: Place, news: Searching) -> None:
+        """Keep what a search found."""
+        if news.is_over:
+            self.searched = news.done
 
     def after(self, place: Place, before: State, state: State, seconds: float) -> None:
         """Keep what a pass made."""

@@ -70,8 +70,11 @@ class Options:
 
     level: int = 2  # -O0 .. -O3
     host_fallback: bool = False
-    time_limit_s: float = 60.0
-    objective: str = "latency"  # "latency", "energy" or "edp"
+    time_limit_s: float = 60.0  # for all layers; -O3 alone
+    objective: str = "latency"  # "latency", "energy", "edp" or a sum: "0.3*latency+0.7*energy"
+    layer_time_limit_s: float | None = None  # for one layer at a time
+    gap: float = 0.0  # share of the cost that need not be proven
+    jobs: int | None = None  # searches at the same time; None: one on each core
 
 
 class Kind(Protocol):

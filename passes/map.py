@@ -20,7 +20,17 @@ def map(  # the pass's name
     level: int = 2,
     time_limit_s: float = 60.0,
     objective: str = "latency",
+    layer_time_limit_s: float | None = None,
+    gap: float = 0.0,
+    jobs: int | None = None,
 ) -> Tiles:
     """Let the machine's kind map each macro layer, with the effort of -O`level`."""
-    options = Options(level=level, time_limit_s=time_limit_s, objective=objective)
+    options = Options(
+        level=level,
+        time_limit_s=time_limit_s,
+        objective=objective,
+        layer_time_limit_s=layer_time_limit_s,
+        gap=gap,
+        jobs=jobs,
+    )
     return load_kind(target.kind).map(tiles, target, options)

@@ -342,4 +342,7 @@ def _relief(mapped: Mapped, level: int, operand: int) -> str:
             outer = [place for place in mapped.machine.chain(operand) if place < level]
             name = mapped.machine.levels[outer[-1]].name
             return f"keep {NAMES[operand]} of `for {dim} {bound}` in {name}"
+    (found,) = [block for block in mapped.chain(operand) if block.level == level]
+    if mapped.workload.elements(operand, mapped.extents(found.begin, operand, level)) == 1:
+        return f"a single element does not fit: raise {mapped.machine.levels[level].key}"
     return "use fewer positions of the axes"

@@ -3,14 +3,14 @@
     -O0   legal only: what the target needs, nothing more
     -O1   fusion, and the simple mapping
     -O2   fusion, and the heuristic mapping (the default)
-    -O3   fusion, and the mapping that a kind searches for within the time limit
+    -O3   as -O2, but mappings are searched for exactly, within the time limit
 
 All levels give the same values.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cimc.ir.graph import Graph
@@ -31,6 +31,9 @@ class Effort:
     host_fallback: bool = False
     objective: Literal["latency", "energy", "edp"] = "latency"
     time_limit_s: float = 60.0
+    layer_time_limit_s: float | None = field(default=None, kw_only=True)
+    gap: float = field(default=0.0, kw_only=True)
+    jobs: int | None = field(default=None, kw_only=True)
 
     def steps(self, target: Target) -> tuple[Step, ...]:
         """All passes from an imported graph to a program with addresses."""
@@ -73,9 +76,15 @@ class Effort:
             "time_limit_s": self.time_limit_s,
             "objective": self.objective,
         }
+        limits = {
+            "layer_time_limit_s": self.layer_time_limit_s,
+            "gap": self.gap or None,
+            "jobs": self.jobs,
+        }
+        exact = {name: value for name, value in limits.items() if value is not None}
         return (
             step("tile", {"host_fallback": True} if self.host_fallback else {}),
-            step("map", mapping),
+            step("map", {**mapping, **exact}),
             step("lower"),
             step("allocate"),
         )

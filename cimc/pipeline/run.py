@@ -18,6 +18,7 @@ from cimc.ir.program import Program
 from cimc.pipeline.passes import Pass, State
 from cimc.pipeline.spec import Step, resolve
 from cimc.pipeline.state import parse_state
+from cimc.pipeline.tell import Searching, listening
 from cimc.target import Target
 
 Verify: TypeAlias = Literal["none", "final", "each"]
@@ -44,6 +45,9 @@ class Observer:
 
     def before(self, place: Place, state: State) -> None:
         """`state` is about to be given to the pass."""
+
+    def told(self, place: Place, news: Searching) -> None:
+        """The pass, which still runs, says how far it is."""
 
     def after(self, place: Place, before: State, state: State, seconds: float) -> None:
         """The pass made `state` from `before`."""
@@ -86,9 +90,15 @@ def _run(
 ) -> State:
     for observer in observers:
         observer.before(place, before)
+
+    def told(news: Searching) -> None:
+        for observer in observers:
+            observer.told(place, news)
+
     start = time.perf_counter()
     try:
-        state = place.known.run(before, dict(place.step.options), target)
+        with listening(told):
+            state = place.known.run(before, dict(place.step.options), target)
         seconds = time.perf_counter() - start
         if verify == "each":
             verify_state(state, place.name)

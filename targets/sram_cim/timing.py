@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from cimc.mapping.flows import Flow, flows
 from cimc.mapping.machine import INPUT, NAMES, OUTPUT, WEIGHT
 from cimc.mapping.nest import Mapped
+from cimc.mapping.objective import Objective
 from cimc.targets.sram_cim.cost import port, width
 from cimc.targets.sram_cim.energy import activation_pj, leakage_pj
 from cimc.targets.sram_cim.instructions import second_banks
@@ -37,10 +38,8 @@ class Figures:
     energy_pj: float
 
     def score(self, objective: str) -> float:
-        """What a search minimizes: "latency", "energy" or "edp"."""
-        if objective == "latency":
-            return self.cycles
-        return self.energy_pj if objective == "energy" else self.cycles * self.energy_pj
+        """What a search minimizes: "latency", "energy", "edp" or a weighted sum."""
+        return Objective.parse(objective).score(self.cycles, self.energy_pj)
 
 
 @dataclass(frozen=True, slots=True)
