@@ -119,6 +119,64 @@ class NetworkKind(Protocol):
         """Values, and `weights`, that stay on the chip; layers mapped beside them."""
 
 
+# --- what only some kinds have -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Worn:
+    """A cell of the machine, and how often one inference changes it."""
+
+    layer: str  # the layer that does so; "" for all layers together
+    cell: str  # "array 3, column 255, domain 0"
+    holds: str  # what is kept there
+    changes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """How a program wears its machine out; the first of `worn` fails first."""
+
+    worn: tuple[Worn, ...]
+    endurance: float  # changes that a cell survives
+    model: str  # how the changes are known
+
+    @property
+    def inferences(self) -> float:
+        """Until the first cell fails."""
+        return self.endurance / self.worn[0].changes if self.worn[0].changes else math.inf
+
+
+@runtime_checkable
+class Wearing(Protocol):
+    """A kind whose cells survive only so many changes."""
+
+    def wear(self, program: Program, target: Target) -> Wear:
+        """Its most used cells."""
+
+
+class Disturbance(Protocol):
+    """What is watched and what goes wrong in a machine during one trial."""
+
+    states: Mapping[str, object]  # for `cimc.sim.execute.Executor`
+
+    def findings(self, runs: int) -> Mapping[str, float]:
+        """What was observed, per run, by name."""
+
+
+@runtime_checkable
+class Disturbed(Protocol):
+    """A kind whose machine can be watched, and can compute other values than its program says."""
+
+    def settings(self, target: Target) -> Mapping[str, float]:
+        """What can be set, with the values of the target file: `cimc run --noise NAME=VALUE`."""
+
+    def disturb(self, target: Target, settings: Mapping[str, float], seed: int) -> Disturbance:
+        """A trial; equal seeds disturb equally.
+
+        raises  UsageError for settings that it does not have, or values that it does not take
+        """
+
+
 @cache
 def load_kind(name: str) -> Kind:
     """The machine kind called `name`."""

@@ -29,6 +29,7 @@ LAYERS = (
     ("cimc.search", "cimc.targets.sram_cim.exact"),
     ("cimc.report", "cimc.coverage", "cimc.verify"),
     ("cimc.build", "cimc.runs"),
+    ("cimc.network", "cimc.trials"),
     ("cimc.compiled",),
     ("cimc.compiling", "cimc.legality"),
     ("cimc.api",),

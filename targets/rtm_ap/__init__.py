@@ -19,11 +19,11 @@ from cimc.errors import Fault
 from cimc.ir.graph import Graph, Op
 from cimc.ir.program import Buffer, Instr, Program
 from cimc.ir.tiles import Layer, Tiles
-from cimc.kind import Cost, Kind, Options, Price
+from cimc.kind import Cost, Disturbance, Kind, Options, Price, Wear
 from cimc.target import Target
 from cimc.targets.rtm_ap.cost import area, instruction_cost, prices
 from cimc.targets.rtm_ap.instructions import ApLoad, ApRead, ApRun
-from cimc.targets.rtm_ap.work import place
+from cimc.targets.rtm_ap.work import place, spec_of
 
 __all__ = ["KIND", "ApLoad", "ApRead", "ApRun", "RtmApKind"]
 
@@ -67,6 +67,27 @@ class RtmApKind:
         from cimc.targets.rtm_ap.estimate import layer_estimate  # imports Numba
 
         return layer_estimate(layer, tiles, target)
+
+    def wear(self, program: Program, target: Target) -> Wear:
+        """The cells that one inference changes most often, in all arrays."""
+        from cimc.targets.rtm_ap.wear import expected_wear, wear_of  # imports Numba
+
+        return wear_of(expected_wear(program, target), spec_of(target).ap)
+
+    def settings(self, target: Target) -> Mapping[str, float]:
+        """Rate of shift faults, steps between checks of the realignment code, its reach."""
+        ap = spec_of(target).ap
+        return {
+            "shift-fault-rate": ap.fault_per_step,
+            "realign-steps": ap.realign_steps,
+            "realign-reach": ap.realign_reach,
+        }
+
+    def disturb(self, target: Target, settings: Mapping[str, float], seed: int) -> Disturbance:
+        """Shift faults: tracks that end one domain off, and stay so until they are realigned."""
+        from cimc.targets.rtm_ap.trial import Trial
+
+        return Trial(spec_of(target).ap, {**self.settings(target), **settings}, seed)
 
 
 KIND: Final[Kind] = RtmApKind()

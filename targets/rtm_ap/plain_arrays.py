@@ -145,6 +145,12 @@ class PlainArrays:
         worn = self._watch.wear[cell[0] * self.span.domains + cell[1]]
         for word in range(words):
             worn[word] += (changed >> 64 * word & (1 << 64) - 1).bit_count()
+        carry = self.span.columns - 1 - cell[0]
+        if cell[1] == 0 and carry < len(self._watch.planes):
+            planes = self._watch.planes[carry]
+            for line in range(changed.bit_length()):
+                if changed >> line & 1:
+                    _increment(planes[:, line // 64], line % 64)
 
     def _approach(self, cell: isa.Cell) -> None:
         """Bring a cell under its nearest port; eager tracks return."""
@@ -203,3 +209,11 @@ class PlainArrays:
         for domain, bit in zip(track, moved, strict=True):
             rest = self.cells.get((column, domain), 0) & ~(1 << line)
             self.cells[column, domain] = rest | bit << line
+
+
+def _increment(planes: NDArray[np.uint64], line: int) -> None:
+    """Add 1 to one of 64 counts whose bits lie in planes."""
+    for place, word in enumerate(planes.tolist()):
+        planes[place] = word ^ 1 << line
+        if not word >> line & 1:
+            return

@@ -93,3 +93,31 @@ def price_code(
                     wear[cell] += expected[table, 1 + role]
         totals[5] += ahead
     return totals
+
+
+@njit
+def wear_code(
+    code: Codes,
+    slots: Codes,
+    memory: Ints,
+    columns: int,
+    domains: int,
+    carries: int,
+    expected: Floats,
+    wear: Floats,
+) -> None:
+    """Add the expected changes of each cell by some words to `wear`, as `price_code` does."""
+    steps = np.empty((MAX_STEPS, 7), np.int64)
+    for number in range(len(code)):
+        n = expand(np.int64(code[number]), slots, memory, columns, domains, carries, steps)
+        for s in range(n):
+            table = steps[s, 0]
+            if table == FORGET:
+                continue
+            if table in (WRITE_0, WRITE_1):
+                wear[steps[s, 4]] += 0.5
+                continue
+            for role in range(4):
+                cell = steps[s, 1 + role]
+                if cell >= 0:
+                    wear[cell] += expected[table, 1 + role]

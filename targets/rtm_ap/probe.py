@@ -23,6 +23,7 @@ from cimc.targets.rtm_ap_spec import Ap
 
 Ints = NDArray[np.int64]
 PROBE: Final = "rtm-ap.probe"  # the machine's state of this name
+PLANES: Final = 32  # bits of a count of changes
 PADS: Final = 8  # domains beyond either end of a track; it cannot be off by more
 NEVER: Final = 1 << 62  # good steps before the next fault, where there are none
 WRITTEN, CHANGED, FAULTS, MENDED = range(4)  # columns of Watch.each
@@ -52,6 +53,7 @@ class Watch(NamedTuple):
     fixed: Ints  # [3] searched cells, steps of tracks, checks: of each row
     each: Ints  # [arrays, 4] cells written and changed, faults, tracks mended
     wear: NDArray[np.uint32]  # [cells, words] changes in 64 rows
+    planes: NDArray[np.uint64]  # [carries, PLANES, words] changes of each row of a carry, by bits
     head: Ints  # [columns] how far each is shifted
     since: Ints  # [columns] steps since the last check
     offset: NDArray[np.int8]  # [columns, lines] domains that each track is off
@@ -59,7 +61,7 @@ class Watch(NamedTuple):
     pads: NDArray[np.uint64]  # [columns, 2 * PADS, words] before the first domain, after the last
 
 
-def watch_of(span: Span, slips: bool) -> Watch:
+def watch_of(span: Span, carries: int, slips: bool) -> Watch:
     """Nothing counted yet, all tracks where they belong; `slips`: whether they can leave it."""
     columns, words = span.columns, span.lines // 64
     tracks = columns if slips else 0
@@ -67,6 +69,7 @@ def watch_of(span: Span, slips: bool) -> Watch:
         np.zeros(3, np.int64),
         np.zeros((span.count, 4), np.int64),
         np.zeros((columns * span.domains, words), np.uint32),
+        np.zeros((carries, PLANES, words), np.uint64),
         np.zeros(columns, np.int64),
         np.zeros(columns, np.int64),
         np.zeros((tracks, span.lines), np.int8),
@@ -105,8 +108,10 @@ class Probe:
     shifting: Shifting
     rate: float = 0.0
     seed: int = 0
+    carries: int = 1  # the last columns, whose first cells are watched row by row
     counts: dict[int, Counts] = field(default_factory=dict)  # by array
     wear: dict[int, Ints] = field(default_factory=dict)  # by array: [cells, rows / 64] changes
+    carry_wear: dict[int, Ints] = field(default_factory=dict)  # by array: [carries, rows]
     luck: Luck = field(init=False)
     _open: dict[int, tuple[Span, Watch]] = field(default_factory=dict)  # by first array
 
@@ -120,7 +125,7 @@ class Probe:
 
     def watch(self, span: Span) -> Watch:
         """What belongs to arrays that begin to hold something; `close` ends it."""
-        found = watch_of(span, self.rate > 0)
+        found = watch_of(span, self.carries, self.rate > 0)
         self._open[span.first] = span, found
         return found
 
@@ -132,13 +137,13 @@ class Probe:
         """
         span, watch = self._open.pop(first)
         wear = watch.wear.reshape(len(watch.wear), span.count, -1)
+        turns = _numbers(watch.planes).reshape(self.carries, span.count, -1)
         for place in range(span.count):
-            array, worn = span.first + place, wear[:, place]
+            array = span.first + place
             found = counts_of(watch, span, place)
             self.counts[array] = self.counts.get(array, Counts()) + found
-            if array not in self.wear or self.wear[array].shape != worn.shape:
-                self.wear[array] = np.zeros(worn.shape, np.int64)
-            self.wear[array] += worn
+            _add(self.wear, array, wear[:, place])
+            _add(self.carry_wear, array, turns[:, place])
 
     def close_all(self) -> None:
         """No array is in use any more: all runs so far are part of the totals."""
@@ -150,11 +155,23 @@ class Probe:
         return sum(self.counts.values(), Counts())
 
 
+def _add(totals: dict[int, Ints], array: int, found: NDArray[np.integer]) -> None:
+    if array not in totals or totals[array].shape != found.shape:
+        totals[array] = np.zeros(found.shape, np.int64)
+    totals[array] += found
+
+
+def _numbers(planes: NDArray[np.uint64]) -> Ints:
+    """Counts [carries, lines] from their bits."""
+    bits = np.unpackbits(planes.view(np.uint8), axis=-1, bitorder="little")
+    return np.tensordot(bits.astype(np.int64), 1 << np.arange(PLANES), axes=(1, 0))
+
+
 def probe_of(ap: Ap, rate: float = 0.0, seed: int = 0, period: int | None = None) -> Probe:
     """A probe for arrays as the target file describes them; `period` replaces realign_steps."""
     period = ap.realign_steps if period is None else period
     shifting = Shifting(ap.ports, ap.shift_policy == "eager", period, ap.realign_reach)
-    return Probe(shifting, rate, seed)
+    return Probe(shifting, rate, seed, ap.carries)
 
 
 def random_word(luck: Luck) -> int:

@@ -162,7 +162,7 @@ def _approach(
 
 
 @njit_inner
-def _drive(cells: Words, cell: Number, tag: Words, bit: int, watch: Watch) -> None:
+def _drive(cells: Words, cell: Number, tag: Words, bit: int, domains: int, watch: Watch) -> None:
     """Write `bit` into the tagged rows of one cell, and count it."""
     row, each = cells[cell], watch.each
     length = len(row) // len(each)
@@ -171,7 +171,31 @@ def _drive(cells: Words, cell: Number, tag: Words, bit: int, watch: Watch) -> No
         each[w // length, WRITTEN] += np.int64(_ones(tag[w]))
         each[w // length, CHANGED] += differs
         watch.wear[cell, w] += np.uint32(differs)
+    carry = place_of_carry(cell, domains, len(watch.head), len(watch.planes))
+    if carry >= 0:
+        for w in range(len(row)):
+            _count(watch.planes[carry], w, tag[w] & (~row[w] if bit == 1 else row[w]))
     drive(row, tag, bit)
+
+
+@njit_inner
+def place_of_carry(cell: Number, domains: int, columns: int, carries: int) -> Number:
+    """Which of the carries, which lie in the first cells of the last columns; -1: none."""
+    column = cell // domains
+    if cell % domains or column < columns - carries:
+        return -1
+    return columns - 1 - column
+
+
+@njit_inner
+def _count(planes: Words, word: int, ones: np.uint64) -> None:
+    """Add 1 to the counts of these rows, bit by bit of all 64 counts at once."""
+    place = 0
+    while ones != 0:
+        held = planes[place, word]
+        planes[place, word] = held ^ ones
+        ones &= held
+        place += 1
 
 
 @njit
@@ -197,7 +221,7 @@ def run_probed(
     every = np.full(cells.shape[1], ~np.uint64(0))
     for place in range(carries):
         carry = (columns - 1 - place) * domains
-        _drive(cells, carry, every, 0, watch)
+        _drive(cells, carry, every, 0, domains, watch)
         valid[carry] = True
     for number in range(len(code)):
         n = expand(np.int64(code[number]), slots, memory, columns, domains, carries, steps)
@@ -213,7 +237,7 @@ def run_probed(
                 if step[1 + role] >= 0:
                     _approach(cells, step[1 + role], domains, shifting, watch, luck)
             if table in (WRITE_0, WRITE_1):
-                _drive(cells, step[4], every, 0 if table == WRITE_0 else 1, watch)
+                _drive(cells, step[4], every, 0 if table == WRITE_0 else 1, domains, watch)
                 valid[step[4]] = True
                 continue
             why = readable(step, valid, domains)
@@ -224,7 +248,7 @@ def run_probed(
                 for role in range(4):
                     bit = write[table, p, role]
                     if bit != 2:
-                        _drive(cells, step[1 + role], tag, bit, watch)
+                        _drive(cells, step[1 + role], tag, bit, domains, watch)
     return -1, 0
 
 
