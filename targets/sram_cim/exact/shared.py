@@ -1,47 +1,256 @@
-"""Shared ports as a cost model of the exact search: judged by the closed form so far."""
+"""Shared ports as a cost model of the exact search: the cycle simulator, and bounds below it.
+
+A choice of spatial loops is bounded by pricing: prices on the chain of activations and on the units
+whose cycles the latency cannot go below add up to one, and the cheapest mapping at these prices
+bounds all others. Prices move towards what the cheapest mapping holds longest. Where the bound
+leaves room below the cutoff, labels list the mappings that may go below it.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from cimc.ir.tiles import Nest
-from cimc.mapping.machine import INPUT, WEIGHT
 from cimc.mapping.nest import Mapped, capacity_faults, resolve
 from cimc.mapping.objective import Objective
 from cimc.target import Target
-from cimc.targets.sram_cim.energy import activation_pj, leakage_pj
-from cimc.targets.sram_cim.exact.choices import remaining, used
+from cimc.targets.sram_cim.energy import leakage_pj
+from cimc.targets.sram_cim.exact import shared_search as kernel
 from cimc.targets.sram_cim.exact.problem import Exploration, Figures, Limits, Problem
+from cimc.targets.sram_cim.exact.referee import Referee
+from cimc.targets.sram_cim.exact.shared_costs import Floats
+from cimc.targets.sram_cim.exact.shared_floor import floor_of
+from cimc.targets.sram_cim.exact.shared_space import Choice, Columns
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import Factors
 from cimc.targets.sram_cim.timing import evaluate
 
+ROUNDS = 6  # of pricing
+ROOM = 200_000  # labels
+RATED, JUDGED = 150, 25  # complete mappings: by the closed form, by the simulator
+
 
 class SharedPorts:
-    """The closed form of `timing`, and the activations alone as its floor."""
+    """The simulator's cycles and pJ of mappings, and what no mapping goes below."""
 
     def __init__(self, problem: Problem, target: Target) -> None:
-        self.problem, self.spec, self.machine = problem, spec_of(target), machine_of(target)
+        self.problem, self.target = problem, target
+        self.machine, self.spec = machine_of(target), spec_of(target)
+        self.columns = Columns(target)
+        self.leak = leakage_pj(self.spec)
+        self.referee = Referee(problem.workload, problem.epilogue, target)
+        self.known: dict[Nest, Figures | None] = {}
+        self.best = Figures(np.inf, np.inf)
+        self.labels = kernel.labels_for(ROOM, self.columns.count)
+        self.shares: dict[tuple[float, float], Floats] = {}  # of units, that were good last time
 
     def evaluate(self, nest: Nest) -> Figures | None:
-        """The closed form's figures of a mapping; None if it is not legal."""
+        """The simulator's figures of a mapping; None if it is not legal."""
+        if nest not in self.known:
+            self.known[nest] = self._judged(nest)
+            found = self.known[nest]
+            if found is not None and self._score(found) < self._score(self.best):
+                self.best = found
+        return self.known[nest]
+
+    def _judged(self, nest: Nest) -> Figures | None:
         mapped = resolve(nest, self.problem.workload, self.machine)
         if not isinstance(mapped, Mapped) or any(capacity_faults(mapped)):
             return None
-        figures = evaluate(mapped, self.spec, self.problem.epilogue)
-        return Figures(figures.cycles, figures.energy_pj)
+        found = self.referee.judge(mapped)
+        return Figures(found.cycles, found.energy_pj)
+
+    def _score(self, figures: Figures) -> float:
+        return self.problem.objective.score(figures.cycles, figures.energy_pj)
 
     def floor(self, factors: Factors) -> Figures:
-        """All activations one after the other."""
-        workload = self.problem.workload
-        bits = workload.bits
-        activations = math.prod(remaining(workload, factors).values())
-        cycles = float(activations * self.machine.activation_cycles(bits[INPUT], bits[WEIGHT]))
-        price = activation_pj(self.spec, bits[INPUT], bits[WEIGHT])
-        pj = activations * used(factors[0]) * price + cycles * leakage_pj(self.spec)
-        return Figures(cycles, pj)
+        """What activations, and everything once from or to the outermost memory, take."""
+        problem = self.problem
+        return floor_of(factors, problem.workload, problem.epilogue, self.machine, self.spec)
 
     def explore(self, factors: Factors, objective: Objective, limits: Limits) -> Exploration:
-        """Nothing beyond the floor."""
-        floor = self.floor(factors)
-        return Exploration(objective.score(floor.cycles, floor.energy_pj), (), 0, not limits.stop())
+        """Bound the choice, and judge the mappings that may be better than the cutoff."""
+        problem = self.problem
+        choice = Choice(problem.workload, problem.epilogue, factors, self.target, self.columns)
+        return _Pricing(self, choice, objective, limits).run()
+
+
+@dataclass(slots=True)
+class _Table:
+    """A table of completions with its prices."""
+
+    weights: tuple[float, float]  # of a cycle, of a pJ of moves
+    price: Floats
+    constant: float
+    values: Floats
+    bound: float
+
+
+@dataclass(slots=True)
+class _Pricing:
+    """The exploration of one choice of spatial loops."""
+
+    model: SharedPorts
+    choice: Choice
+    objective: Objective
+    limits: Limits
+    tables: list[_Table] = field(default_factory=list)
+    nodes: int = 0
+    rows: kernel.Rows = field(init=False)
+
+    def run(self) -> Exploration:
+        """Price until the bound reaches the cutoff, else list labels."""
+        model, choice = self.model, self.choice
+        self.rows = kernel.rows_of(choice.space, model.columns.count)
+        nests: list[Nest] = []
+        bound = 0.0
+        for weights in self.weights():
+            nests += self.price(weights)
+            bound = self.bound()
+            if bound >= self.limits.cutoff or self.limits.stop():
+                break
+        if bound < self.limits.cutoff and not self.limits.stop():
+            least, found = self.list_labels()
+            bound = max(bound, least)
+            nests += found
+        judged = [
+            (model._score(figures), number)
+            for number, nest in enumerate(nests)
+            if (figures := model.evaluate(nest)) is not None
+        ]
+        best = [nests[min(judged)[1]]] if judged else []
+        return Exploration(bound, tuple(best), self.nodes, not self.limits.stop())
+
+    def weights(self) -> Iterator[tuple[float, float]]:
+        """What tables bound: weights of a cycle and of a pJ of moves."""
+        leak = self.model.leak
+        if not self.objective.is_product:
+            yield self.objective.latency + self.objective.energy * leak, self.objective.energy
+            return
+        yield 1.0, 0.0
+        yield leak, 1.0
+        best = self.model.best
+        if best.cycles < np.inf:
+            yield best.energy_pj / best.cycles + leak, 1.0
+
+    def start(self) -> int:
+        """The state in which nothing is placed."""
+        registers = [int(number) - 1 for number in self.choice.space.places]
+        return kernel.state_of(self.choice.space, 0, *registers, 1)
+
+    def price(self, weights: tuple[float, float]) -> list[Nest]:
+        """Tables for good prices; mappings that are cheapest at them."""
+        model, columns, choice = self.model, self.model.columns, self.choice
+        units = columns.pj
+        share = model.shares.get(weights)
+        if share is None:
+            share = np.full(units, 0.05 / (units - 1))
+            share[0] = 0.95
+        drift, room = np.log(share), np.zeros(columns.count)
+        found: list[_Table] = []
+        nests = []
+        for number in range(ROUNDS):
+            price = np.zeros(columns.count)
+            price[:units] = weights[0] * share
+            price[columns.pj] = weights[1]
+            price[columns.pj + 1 :] = room[columns.pj + 1 :]
+            constant = float(price[columns.pj + 1 :] @ columns.capacity[columns.pj + 1 :])
+            values = kernel.completions(choice.space, self.rows, price)
+            self.nodes += len(values)
+            bound = values[self.start()] + price @ choice.start - constant
+            found.append(_Table(weights, price, constant, values, bound))
+            if bound == np.inf:
+                break
+            cost, steps, last = kernel.descend(choice.space, self.rows, choice.start, values, price)
+            over = cost[columns.pj + 1 :] / columns.capacity[columns.pj + 1 :] - 1.0
+            if len(steps) and (over <= 0).all():
+                nests.append(choice.nest(steps, last))
+            held = cost[:units] / cost[:units].max()
+            drift = drift + 8.0 / (number + 1) ** 0.5 * (held - 1.0)
+            share = np.exp(drift - drift.max())
+            share /= share.sum()
+            step = 0.1 * abs(bound) / (number + 1) ** 0.5
+            room[columns.pj + 1 :] = np.maximum(
+                0.0,
+                room[columns.pj + 1 :] + step * over / columns.capacity[columns.pj + 1 :],
+            )
+            self.tables.append(found[-1])
+            if self.bound() >= self.limits.cutoff:
+                break
+            self.tables.pop()
+        found.sort(key=lambda table: -table.bound)
+        self.tables += found[:2]
+        model.shares[weights] = found[0].price[:units] / weights[0] if weights[0] else share
+        return nests
+
+    def bound(self) -> float:
+        """What the tables prove for all mappings."""
+        to_go = np.array([table.values[self.start()] for table in self.tables])
+        return self.score(self.choice.start, to_go)
+
+    def score(self, cost: Floats, to_go: Floats) -> float:
+        """The least score of a label with these completions."""
+        return float(
+            kernel.score_bound(
+                cost, to_go, self.prices, self.constants, self.table_weights,
+                self.model.leak, self.objective.is_product, len(self.tables),
+            )
+        )  # fmt: skip
+
+    @property
+    def prices(self) -> Floats:
+        return np.array([table.price for table in self.tables])
+
+    @property
+    def constants(self) -> Floats:
+        return np.array([table.constant for table in self.tables])
+
+    @property
+    def table_weights(self) -> Floats:
+        return np.array([table.weights for table in self.tables])
+
+    def list_labels(self) -> tuple[float, list[Nest]]:
+        """The least score of the mappings that are left, and the best of them by the model."""
+        model, columns, choice = self.model, self.model.columns, self.choice
+        used = np.array(
+            [c for c in range(columns.count) if self.objective.energy or self.objective.is_product
+             or c != columns.pj], np.int64
+        )  # fmt: skip
+        first, end, made = kernel.label(
+            choice.space, self.rows, choice.start,
+            np.array([table.values for table in self.tables]),
+            self.prices, self.constants, self.table_weights, columns.capacity, used,
+            model.leak, self.objective.is_product, self.limits.cutoff, model.labels, True,
+        )  # fmt: skip
+        self.nodes += made
+        if end < 0:
+            return 0.0, []
+        cost, chosen = kernel.ends_of(
+            choice.space, self.rows, model.labels, first, end, columns.capacity, ROOM
+        )
+        cycles = cost[:, : columns.pj].max(axis=1, initial=0.0)
+        pj = cost[:, columns.pj] + model.leak * cycles
+        scores = np.array([self.objective.score(c, e) for c, e in zip(cycles, pj, strict=True)])
+        order = [n for n in np.argsort(scores) if scores[n] < self.limits.cutoff]
+        if not order:
+            return self.limits.cutoff, []
+        rated = []
+        for number in order[:RATED]:
+            nest = choice.nest(self.steps_to(int(chosen[number, 0])), chosen[number, 1:])
+            mapped = resolve(nest, model.problem.workload, model.machine)
+            if isinstance(mapped, Mapped) and not any(capacity_faults(mapped)):
+                figures = evaluate(mapped, model.spec, model.problem.epilogue)
+                rated.append((self.objective.score(figures.cycles, figures.energy_pj), nest))
+        rated.sort(key=lambda item: item[0])
+        return float(scores[order[0]]), [nest for _, nest in rated[:JUDGED]]
+
+    def steps_to(self, label: int) -> np.ndarray:
+        """The steps that made a label."""
+        labels, found = self.model.labels, []
+        while label > 0:
+            found.append(labels.step[label])
+            label = int(labels.parent[label])
+        return np.array(found[::-1], np.int64).reshape(-1, 4)
