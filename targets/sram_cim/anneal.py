@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from cimc.mapping.machine import INPUT, OPERANDS, OUTPUT, WEIGHT, Machine
@@ -20,8 +22,8 @@ OBJECTIVES = {
     "edp": kernel.PRODUCT,
 }
 ORDERS = ("gkcrsnpq", "gnpqkcrs")  # from outside: weights stay, results stay
-CHOICES, KEPT = 16, 4
-SHORT, LONG = 40, 1000  # steps
+CHOICES = 16
+ROUNDS = ((64, 30, 0.3), (16, 120, 0.1), (5, 500, 0.1), (1, 1000, 0.05))  # starts, steps, heat
 SMOOTH = 7  # largest prime factor of a loop that is split
 
 
@@ -111,7 +113,8 @@ def annealed(
     ]
     m = packed(workload, machine, spec, epilogue)
     tables = _Tables(starts, m)
-    scores = kernel.search(
+    cut = np.zeros(m.chain.shape, np.int64)
+    best, score = kernel.search(
         m,
         tables.factors,
         tables.count,
@@ -121,31 +124,37 @@ def annealed(
         tables.use,
         tables.double,
         OBJECTIVES[objective],
-        SHORT,
-        KEPT,
-        LONG,
+        np.array([[kept, steps] for kept, steps, _ in ROUNDS], np.int64),
+        np.array([heat for _, _, heat in ROUNDS]),
         1,
+        cut,
     )
-    best = int(np.argmin(scores))
-    if scores[best] >= kernel.HUGE:
+    if score >= kernel.HUGE:
         return None
-    return tables.mapped(best, starts[best][0], workload, machine, m)
+    count = tables.count[best]
+    loops = [
+        (DIMS[d], int(b))
+        for d, b in zip(tables.dim[best, :count], tables.bound[best, :count], strict=True)
+    ]
+    use, double = tables.use[best], tables.double[best]
+    return with_levels(workload, machine, starts[best][0], loops, cut, use, double)
 
 
 def order_loops(loops: Loops) -> Loops:
     """Loops split into prime ones, large factors outside; what has large primes is rounded up."""
-    found: list[tuple[str, int]] = []
-    for dim, bound in loops:
-        found += [(dim, prime) for prime in reversed(primes(_smooth(bound)))]
-    return tuple(found)
+    return tuple((dim, prime) for dim, bound in loops for prime in _smooth(bound))
 
 
-def _smooth(bound: int) -> int:
-    """The bound, or the next one without large prime factors if that costs less than 5 %."""
+@cache
+def _smooth(bound: int) -> tuple[int, ...]:
+    """Primes, descending, of the bound, or of the next one without large ones less than 5 % off."""
     for candidate in range(bound, bound + bound // 20 + 1):
-        if max(primes(candidate), default=1) <= SMOOTH:
-            return candidate
-    return bound
+        found = primes(candidate)
+        if max(found, default=1) <= SMOOTH:
+            break
+    else:
+        found = primes(bound)
+    return tuple(reversed(found))
 
 
 class _Tables:
@@ -170,26 +179,6 @@ class _Tables:
                 self.dim[start, place] = DIMS.index(dim)
                 self.bound[start, place] = bound
             self.wish[start] = len(loops)
-
-    def mapped(
-        self,
-        start: int,
-        factors: Factors,
-        workload: Workload,
-        machine: Machine,
-        m: kernel.Machine,
-    ) -> Mapped:
-        """The mapping that a start has become."""
-        count = int(self.count[start])
-        dim, bound = self.dim[start, :count], self.bound[start, :count]
-        cut = np.zeros(self.use.shape[1:], np.int64)
-        room = kernel.room_for(m, count)
-        kernel.suffixes(count, dim, bound, room.inside)
-        spread = kernel.spread_of(m, self.factors[start])
-        use, double = self.use[start], self.double[start]
-        kernel.place(m, count, self.wish[start], use, double, spread, cut, room)
-        loops = [(DIMS[d], int(b)) for d, b in zip(dim, bound, strict=True)]
-        return with_levels(workload, machine, factors, loops, cut, use, double)
 
 
 def with_levels(

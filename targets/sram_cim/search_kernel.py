@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
 
 G, N, K, C, P, Q, R, S = range(8)
-MOST_LOOPS = 40
 HUGE = 1e300
+TRIES = 8  # to find a step that leads somewhere
 
 
 class Machine(NamedTuple):
@@ -446,13 +446,15 @@ def change(
     use: Ints,
     double: Ints,
     random: Words,
-) -> None:
-    """One random step to a neighbouring mapping, in place."""
+) -> bool:
+    """One random step to a neighbouring mapping, in place; False where it leads nowhere."""
     kind = draw(random) % 16
     if kind < 10 and count > 1:
         i, j = draw(random) % count, draw(random) % count
         if kind < 3:
             j = min(i + 1, count - 1)
+        if i == j or (kind < 6 and dim[i] == dim[j] and bound[i] == bound[j]):
+            return False
         if kind < 6:
             dim[i], dim[j] = dim[j], dim[i]
             bound[i], bound[j] = bound[j], bound[i]
@@ -463,16 +465,19 @@ def change(
                 dim[i], bound[i] = dim[i + step], bound[i + step]
                 i += step
             dim[j], bound[j] = moved_dim, moved_bound
-        return
+        return True
     o = draw(random) % 3
     if kind < 13:
+        before = wish[o]
         wish[o] = draw(random) % (count + 1)
-        return
+        return bool(wish[o] != before)
     j = 1 + draw(random) % (m.length[o] - 1)
     state = draw(random) % 3  # unused, one buffer, two
+    before = use[o, j] + 2 * double[o, j]
     if j < m.length[o] - 1:
         use[o, j] = state > 0
     double[o, j] = state == 2 and m.may_double[o, j]
+    return bool(use[o, j] + 2 * double[o, j] != before)
 
 
 @njit
@@ -485,24 +490,29 @@ def anneal(
     wish: Ints,
     use: Ints,
     double: Ints,
+    known: float,
     objective: int,
     steps: int,
     heat: float,
     random: Words,
     room: Room,
 ) -> float:
-    """Improve a mapping in place; its score, HUGE where none that fits was met."""
+    """Improve a mapping of score `known` (HUGE: not known yet) in place.
+
+    Returns its score, HUGE where no mapping that fits was met.
+    """
     spread, counts = spread_of(m, factors), instances_of(m, factors)
     cut = np.zeros(use.shape, np.int64)
-    best, now = HUGE, HUGE
+    best, now = known, known
     state = (dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy())
     kept = (dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy())
     for step in range(steps):
         t_dim, t_bound, t_wish, t_use, t_double = state
         dim[:], bound[:], wish[:] = t_dim, t_bound, t_wish
         use[:], double[:] = t_use, t_double
-        if step:
-            change(m, count, dim, bound, wish, use, double, random)
+        tries = 0 if step or known < HUGE else TRIES
+        while tries < TRIES and not change(m, count, dim, bound, wish, use, double, random):
+            tries += 1
         suffixes(count, dim, bound, room.inside)
         place(m, count, wish, use, double, spread, cut, room)
         if not fits(m, count, dim, bound, cut, use, double, spread, room):
@@ -534,40 +544,27 @@ def search(
     use: Ints,
     double: Ints,
     objective: int,
-    steps: int,
-    keep: int,
-    longer: int,
+    rounds: Ints,
+    heats: Floats,
     seed: int,
-) -> Floats:
-    """Anneal every start shortly, then the best `keep` of them longer; scores by start."""
+    cut: Ints,
+) -> tuple[int, float]:
+    """Anneal all starts, then ever fewer, the best ones, for longer: the best one and its score.
+
+    shapes  rounds [rounds, 2] starts that go on, steps of each; heats [rounds]; of each start:
+            factors, count, dim, bound, wish, use, double. The mappings are improved in place;
+            `cut` is filled for the best one
+    """
     starts = factors.shape[0]
-    scores = np.empty(starts)
+    scores = np.full(starts, HUGE)
     random = np.array([seed], np.uint64)
     room = room_for(m, dim.shape[1])
-    for start in range(starts):
-        n = count[start]
-        scores[start] = anneal(
-            m,
-            factors[start],
-            n,
-            dim[start, :n],
-            bound[start, :n],
-            wish[start],
-            use[start],
-            double[start],
-            objective,
-            steps,
-            0.3,
-            random,
-            room,
-        )
-    order = np.argsort(scores)
-    for place_ in range(min(keep, starts)):
-        start = order[place_]
-        n = count[start]
-        scores[start] = min(
-            scores[start],
-            anneal(
+    order = np.arange(starts)
+    for number in range(rounds.shape[0]):
+        for rank in range(min(rounds[number, 0], starts)):
+            start = order[rank]
+            n = count[start]
+            scores[start] = anneal(
                 m,
                 factors[start],
                 n,
@@ -576,11 +573,17 @@ def search(
                 wish[start],
                 use[start],
                 double[start],
+                scores[start],
                 objective,
-                longer,
-                0.1,
+                rounds[number, 1],
+                heats[number],
                 random,
                 room,
-            ),
-        )
-    return scores
+            )
+        order = np.argsort(scores)
+    best = order[0]
+    n = count[best]
+    suffixes(n, dim[best, :n], bound[best, :n], room.inside)
+    spread = spread_of(m, factors[best])
+    place(m, n, wish[best], use[best], double[best], spread, cut, room)
+    return int(best), float(scores[best])

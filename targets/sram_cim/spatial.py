@@ -18,28 +18,31 @@ def spatial_choices(
 ) -> tuple[Factors, ...]:
     """The `most` choices with the fewest activations; `tails`: factors need not divide extents."""
     chosen: list[tuple[int, Factors]] = []
-    known: dict[tuple[str, Choice], list[Choice]] = {}
+    known: dict[tuple[str, Choice], list[tuple[int, Choice]]] = {}
     by_axis = {axis.name: place for place, axis in enumerate(machine.axes)}
-    inner = [name for name in ("columns", "rows") if name in by_axis]
+    names = [name for name in ("columns", "rows", "cores") if name in by_axis]
 
-    def extend(left: dict[str, int], found: dict[str, Choice], names: list[str]) -> None:
-        if not names:
-            factors = tuple(found.get(axis.name, ()) for axis in machine.axes)
-            chosen.append((math.prod(left.values()), factors))
-            return
-        axis = machine.axes[by_axis[names[0]]]
-        key = axis.name, tuple((d, left[d]) for d in DIMS if d in axis.dims and left[d] > 1)
+    def extend(left: dict[str, int], found: dict[str, Choice], place: int) -> None:
+        name = names[place]
+        axis = machine.axes[by_axis[name]]
+        key = name, tuple((d, left[d]) for d in DIMS if d in axis.dims and left[d] > 1)
         if key not in known:
             found_here = _choices([dim for dim, _ in key[1]], left, axis.size, tails)
             ranked = sorted(found_here, key=lambda item: item[0])
-            known[key] = [choice for _, choice in ranked[: 12 if axis.name == "cores" else 6]]
-        for choice in known[key]:
+            known[key] = ranked[: 12 if name == "cores" else 6]
+        others = math.prod(extent for dim, extent in left.items() if dim not in axis.dims)
+        for iterations, choice in known[key]:
+            extended = {**found, name: choice}
+            if place + 1 == len(names):
+                factors = tuple(extended.get(axis.name, ()) for axis in machine.axes)
+                chosen.append((others * iterations, factors))
+                continue
             after = dict(left)
             for dim, factor in choice:
                 after[dim] = -(-left[dim] // factor)
-            extend(after, {**found, names[0]: choice}, names[1:])
+            extend(after, extended, place + 1)
 
-    extend(workload.dims, {}, [*inner, "cores"])
+    extend(workload.dims, {}, 0)
     chosen.sort(key=lambda item: item[0])
     return tuple(factors for _, factors in chosen[:most])
 
