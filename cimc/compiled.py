@@ -28,7 +28,7 @@ from cimc.ir.store import PROGRAM_FILE, WEIGHTS_FILE, load_program, save_program
 from cimc.ir.tiles import Tiles, parse_tiles
 from cimc.kind import load_kind
 from cimc.pipeline.folder import MARK
-from cimc.report import Report, make_report
+from cimc.report import Report, make_report, network_table
 from cimc.sim.simulate import simulate
 from cimc.target import Target, load_target
 from cimc.target_text import target_text
@@ -53,6 +53,7 @@ class History:
     pipeline: str
     seconds: Mapping[str, float]  # per phase
     notes: Sequence[str] = ()
+    stages: Sequence[Mapping[str, Option]] = ()  # what each step across layers brought
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class Compiled:
     def report(self, samples: int = 64) -> Report:
         """Simulate the program and say what it costs."""
         simulation = simulate(self.program, self.target, samples=samples)
-        return make_report(self.program, self.target, simulation, tiles=self.tiles)
+        made = make_report(self.program, self.target, simulation, tiles=self.tiles)
+        table = network_table(self.history.stages, self.target)
+        return dataclasses.replace(made, tables={**made.tables, "network": table})
 
 
 def history_of(

@@ -12,6 +12,7 @@ from cimc.errors import InternalError
 from cimc.frontend import import_onnx
 from cimc.ir.program import Program
 from cimc.ir.tiles import Tiles
+from cimc.network import Stage, build_network
 from cimc.pipeline.levels import Effort, until
 from cimc.pipeline.passes import State
 from cimc.pipeline.run import Observer, Verify
@@ -39,11 +40,12 @@ class Request:
 def compile_request(request: Request) -> Compiled:
     """Compile all the way."""
     model = _read(request)
-    kept, steps = _built(request, model, "program")
+    kept, steps, stages = _built(request, model, "program")
     if kept.graph is None or kept.tiles is None or kept.program is None:
         raise InternalError("the pipeline ended without a program")
     options = {**dataclasses.asdict(request.effort), "samples": request.samples}
     history = history_of(model, options, pipeline_text(steps), request.clock.seconds)
+    history = dataclasses.replace(history, stages=tuple(dataclasses.asdict(s) for s in stages))
     rows = model.coverage(kept.tiles)
     target, graph, tiles = request.target, kept.graph, kept.tiles
     return Compiled(kept.program, target, graph, tiles, history, rows, model.quantized)
@@ -56,7 +58,7 @@ def state_after(request: Request, phase: str) -> State:
     model = _read(request)
     if phase == "quantize":
         return model.imported.graph
-    kept, _ = _built(request, model, phase)
+    kept, *_ = _built(request, model, phase)
     assert kept.latest is not None
     return kept.latest
 
@@ -71,7 +73,9 @@ def _read(request: Request) -> Model:
     )
 
 
-def _built(request: Request, model: Model, phase: str) -> tuple[Milestones, tuple[Step, ...]]:
+def _built(
+    request: Request, model: Model, phase: str
+) -> tuple[Milestones, tuple[Step, ...], tuple[Stage, ...]]:
     """Run the passes up to `phase`, from the model's graph or from the dump."""
     kept = Milestones(request.clock)
     kept.keep(model.imported.graph)
@@ -85,8 +89,15 @@ def _built(request: Request, model: Model, phase: str) -> tuple[Milestones, tupl
         left = request.effort.steps_after(state, request.target)
         steps = parse_pipeline(noted) if noted is not None else left
     steps = until(steps, phase)
-    build(kept, steps, request.target, verify=request.verify, observers=request.observers)
-    return kept, steps
+    stages = build_network(
+        kept,
+        steps,
+        request.target,
+        request.effort.objective,
+        verify=request.verify,
+        observers=request.observers,
+    )
+    return kept, steps, stages
 
 
 def rebuilt(compiled: Compiled, target: Target) -> tuple[Program, Tiles]:
@@ -95,7 +106,8 @@ def rebuilt(compiled: Compiled, target: Target) -> tuple[Program, Tiles]:
     options = {name: value for name, value in compiled.history.options.items() if name in known}
     kept = Milestones(Clock())
     kept.keep(compiled.graph)
-    build(kept, Effort(**options).machine_steps(), target)  # type: ignore[arg-type]  # we wrote them
+    effort = Effort(**options)  # type: ignore[arg-type]  # we wrote them
+    build_network(kept, effort.machine_steps(), target, effort.objective)
     assert kept.program is not None
     assert kept.tiles is not None
     return kept.program, kept.tiles

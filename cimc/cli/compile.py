@@ -196,6 +196,8 @@ def summary(compiled: Compiled, report: Report | None, out: Path) -> dict[str, J
 
 def costs(report: Report) -> dict[str, Json]:
     """Latency, period, energy and area in words, with what the estimate said."""
+    from cimc.report import network_line
+
     row = report.summary
     period = "-" if row.period_ms is None else f"{row.period_ms:.4g} ms"
     rate = "" if row.throughput_ips is None else f" ({row.throughput_ips:.4g} samples/s)"
@@ -206,6 +208,7 @@ def costs(report: Report) -> dict[str, Json]:
         f"{_estimated(row.energy_estimate_error)}",
         "area": f"{row.area_mm2:.4g} mm2",
         "busiest": f"{row.busiest_unit} {row.busiest_utilisation or 0:.0%}",
+        **({"network": steps} if (steps := network_line(report.table("network"))) else {}),
         "assumed": f"{row.assumed_keys} constants that nobody published",
     }
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
+from cimc.pipeline.phases import NETWORK_STEPS
+
 if TYPE_CHECKING:
     from cimc.pipeline.levels import Effort
     from cimc.target import Target
@@ -29,6 +31,7 @@ class ModelOptions:
     host_fallback: bool
     objective: Literal["latency", "energy", "edp"]
     time_limit_s: float
+    without: tuple[str, ...]
 
     def load_target(self) -> Target:
         """The machine with its overrides."""
@@ -47,7 +50,13 @@ class ModelOptions:
         """What was asked of the mapping."""
         from cimc.pipeline.levels import Effort
 
-        return Effort(self.level, self.host_fallback, self.objective, self.time_limit_s)
+        return Effort(
+            self.level,
+            self.host_fallback,
+            self.objective,
+            self.time_limit_s,
+            ",".join(self.without),
+        )
 
 
 def _keep(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -143,6 +152,14 @@ _OPTIONS = (
         callback=_keep,
         expose_value=False,
         help="For the mapping of -O3.",
+    ),
+    click.option(
+        "--without",
+        type=click.Choice(NETWORK_STEPS),
+        multiple=True,
+        callback=_keep,
+        expose_value=False,
+        help="Leave out a step across layers.",
     ),
 )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cimc.report import Report, Table
     from cimc.report.table import Format
 
-BY = ("layer", "core", "component", "op", "unit", "stall")
+BY = ("layer", "core", "component", "op", "unit", "stall", "network")
 
 
 @click.command(cls=Verb)

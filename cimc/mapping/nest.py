@@ -315,7 +315,7 @@ def capacity_faults(mapped: Mapped) -> Iterator[Fault]:
         yield Fault(
             f"partial sums would go to {mapped.machine.levels[home].name}, where O is kept",
             need="loops over c, r, s at levels further in",
-            code="CIM4016",
+            code="CIM4033",
         )
     for place, parts in mapped.occupied().items():
         level = mapped.machine.levels[place]

@@ -2,7 +2,7 @@
 
     -O0   legal only: what the target needs, nothing more
     -O1   fusion, and the simple mapping
-    -O2   fusion, and the heuristic mapping (the default)
+    -O2   fusion, the heuristic mapping, and the steps across layers (the default)
     -O3   as -O2, but mappings are searched for exactly, within the time limit
 
 All levels give the same values.
@@ -11,16 +11,18 @@ All levels give the same values.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TypeAlias
 
+from cimc.ir import text
 from cimc.ir.graph import Graph
 from cimc.ir.tiles import Nest, Tiles
 from cimc.pipeline.passes import State, pass_named
-from cimc.pipeline.phases import PHASES, phase_of
+from cimc.pipeline.phases import NETWORK_STEPS, PHASES, phase_of
 from cimc.pipeline.spec import Step, step
 from cimc.target import Target
 
 LEVELS = (0, 1, 2, 3)
+Objective: TypeAlias = str  # "latency", "energy", "edp" or a sum: "0.3*latency+0.7*energy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,12 @@ class Effort:
 
     level: int = 2
     host_fallback: bool = False
-    objective: Literal["latency", "energy", "edp"] = "latency"
+    objective: Objective = "latency"
     time_limit_s: float = 60.0
     layer_time_limit_s: float | None = field(default=None, kw_only=True)
     gap: float = field(default=0.0, kw_only=True)
     jobs: int | None = field(default=None, kw_only=True)
+    without: str = ""  # network steps to leave out, with commas between
 
     def steps(self, target: Target) -> tuple[Step, ...]:
         """All passes from an imported graph to a program with addresses."""
@@ -46,10 +49,10 @@ class Effort:
         """
         if isinstance(state, Graph):
             return self.steps(target)
-        _, mapping, lower, allocate = self.machine_steps()
+        steps = self.machine_steps()
         if not isinstance(state, Tiles):
-            return (allocate,)
-        return (lower, allocate) if _is_mapped(state) else (mapping, lower, allocate)
+            return steps[-1:]
+        return steps[-2:] if _is_mapped(state) else steps[1:]
 
     def graph_steps(self, target: Target) -> tuple[Step, ...]:
         """The passes of phase `graph`."""
@@ -71,20 +74,23 @@ class Effort:
 
     def machine_steps(self) -> tuple[Step, ...]:
         """The passes of phases `tile`, `map`, `lower` and `allocate`."""
-        mapping = {
+        mapping: dict[str, text.Literal] = {
             "level": self.level,
             "time_limit_s": self.time_limit_s,
             "objective": self.objective,
         }
-        limits = {
+        limits: dict[str, text.Literal] = {
             "layer_time_limit_s": self.layer_time_limit_s,
             "gap": self.gap or None,
             "jobs": self.jobs,
         }
         exact = {name: value for name, value in limits.items() if value is not None}
+        left_out = self.without.split(",")
+        wanted = [name for name in NETWORK_STEPS if self.level > 1 and name not in left_out]
         return (
             step("tile", {"host_fallback": True} if self.host_fallback else {}),
             step("map", {**mapping, **exact}),
+            *(step(name, mapping) for name in wanted),
             step("lower"),
             step("allocate"),
         )

@@ -64,17 +64,21 @@ def run_pipeline(
     target: Target | None = None,
     verify: Verify = "final",
     observers: Sequence[Observer] = (),
+    done: int = 0,
+    later: Sequence[Step] = (),
 ) -> State:
     """Apply the passes in order.
 
+    Of a longer pipeline, `done` passes ran before and `later` ones are still to come.
     `verify` "each" checks every state and that its text reads back equal, "final" only the last.
     raises  UsageError before the first pass if a pass or an option is unknown; InternalError if a
             pass breaks, with what observers note about it; what else a pass raises
     """
     known = resolve(steps)
+    count = done + len(known) + len(later)
     for number, (step, item) in enumerate(known, 1):
-        rest = tuple(later for later, _ in known[number - 1 :])
-        place = Place(number, len(known), step, item, rest)
+        rest = tuple(following for following, _ in known[number - 1 :])
+        place = Place(done + number, count, step, item, (*rest, *later))
         state = _run(place, state, target, verify, observers)
     if verify == "final" and known:
         verify_state(state, known[-1][0].name)

@@ -15,6 +15,7 @@ from cimc.ir.program import Program
 from cimc.ir.tiles import Tiles
 from cimc.kind import Kind, load_kind
 from cimc.report.breakdown import breakdown
+from cimc.report.network import network_table
 from cimc.report.table import Scalar, Table, shown
 from cimc.sim.energy import Energy, energy
 from cimc.sim.estimate import Estimate, estimate, macs_of
@@ -22,7 +23,7 @@ from cimc.sim.simulate import Simulation
 from cimc.sim.units import core_of_unit, is_array
 from cimc.target import Target
 
-BY = ("layer", "core", "component", "op", "unit", "stall")
+BY = ("layer", "core", "component", "op", "unit", "stall", "network")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,10 @@ def make_report(
         )
     return Report(
         _summary(program, target, simulation, spent, guess, area, macs, assumed),
-        breakdown(simulation, spent, area, tiles, guess, macs),
+        {
+            **breakdown(simulation, spent, area, tiles, guess, macs),
+            "network": network_table((), target),
+        },
         SOURCES,
         assumed,
         notes,

@@ -26,6 +26,7 @@ from cimc.mapping.nest import Mapped
 from cimc.targets.sram_cim.layers import Layers
 
 SHOWN = 5  # values that a fault lists
+ALIGNED = 8  # bytes, for the widest elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,35 +125,9 @@ class Homes:
         results = [self.levels.get(name, 0) for name in self.layers.leaving(layer)]
         return self.level(heavy.x), self.level(heavy.w), min(results, default=0)
 
-    # --- addresses ---
-
     def placed(self, tiles: Sequence[dict[int, int]]) -> dict[str, int] | None:
-        """Byte addresses of all kept values; None if they leave no room for a layer's tiles.
-
-        `tiles`: bytes that each layer's own tiles take, by level. Values go from the top of their
-        level downwards, large ones first, tiles from 0 upwards.
-        """
-        addresses: dict[str, int] = {}
-        done: list[Tenant] = []
-        for tenant in sorted(self.tenants, key=lambda t: (t.first - t.last, -t.size, t.first)):
-            floor = max(
-                layer.get(tenant.level, 0) for layer in tiles[tenant.first : tenant.last + 1]
-            )
-            top = self.machine.levels[tenant.level].size_bits // 8
-            others = sorted(
-                (addresses[other.value] for other in done if other.meets(tenant)), reverse=True
-            )
-            sizes = {addresses[o.value]: o.size for o in done if o.meets(tenant)}
-            for low in others:
-                if top - tenant.size >= low + sizes[low]:
-                    break
-                top = min(top, low)
-            start = (top - tenant.size) // 8 * 8
-            if start < floor:
-                return None
-            addresses[tenant.value] = start
-            done.append(tenant)
-        return addresses
+        """Byte addresses of all kept values; None if they leave no room for a layer's tiles."""
+        return placed(self.tenants, self.machine, tiles)
 
     # --- what is wrong ---
 
@@ -160,12 +135,12 @@ class Homes:
         """Values that cannot be where a `keep` wants them."""
         for keep in self.unknown:
             have = ", ".join(level.name for level in self.machine.levels)
-            yield Fault(f"`{keep}`: no level is called {keep.level}", have=have, code="CIM4013")
+            yield Fault(f"`{keep}`: no level is called {keep.level}", have=have, code="CIM4030")
         for name, place in self.levels.items():
             level = self.machine.levels[place]
             reason = self.obstacle(name, place)
             if reason:
-                yield Fault(f"%{name} cannot be kept in {level.name}", reason, code="CIM4014")
+                yield Fault(f"%{name} cannot be kept in {level.name}", reason, code="CIM4031")
         for layer in self.tiles.layers:
             if layer.place != "macro":
                 continue
@@ -175,7 +150,7 @@ class Homes:
                 yield Fault(
                     f"layer %{layer.name}: not all of its results are kept",
                     need=f"the same home for {shown}",
-                    code="CIM4015",
+                    code="CIM4032",
                 )
 
     def overfull(self) -> Iterator[Fault]:
@@ -194,7 +169,7 @@ class Homes:
                 need=f"{need} bytes for layer %{self.tiles.layers[worst].name}; most: {shown}",
                 have=f"{level.size_bits // 8} bytes ({self.machine.name}: {level.key})",
                 help="keep fewer values",
-                code="CIM4017",
+                code="CIM4034",
             )
 
     def obstacle(self, name: str, place: int) -> str:
@@ -246,3 +221,33 @@ def uses(layers: Layers, op: Op) -> Iterator[tuple[int, Layer]]:
 def tile_bytes(mapped: Mapped) -> dict[int, int]:
     """Bytes that a layer's tiles take in each level, as the machine stores them."""
     return {level: -(-sum(parts.values()) // 8) for level, parts in mapped.occupied().items()}
+
+
+def placed(
+    tenants: Sequence[Tenant], machine: Machine, tiles: Sequence[dict[int, int]]
+) -> dict[str, int] | None:
+    """Byte addresses of values; None if they leave no room for a layer's tiles.
+
+    `tiles`: bytes that each layer's own tiles take, by level. Values go from the top of their level
+    downwards, those that stay longest first, then large ones; tiles from 0 upwards.
+    """
+    addresses: dict[str, int] = {}
+    done: list[Tenant] = []
+    for tenant in sorted(tenants, key=lambda t: (t.first - t.last, -t.size, t.first)):
+        floor = max(layer.get(tenant.level, 0) for layer in tiles[tenant.first : tenant.last + 1])
+        top = machine.levels[tenant.level].size_bits // 8 // ALIGNED * ALIGNED
+        size = -(-tenant.size // ALIGNED) * ALIGNED
+        spans = [
+            (addresses[other.value] + other.size, addresses[other.value])
+            for other in done
+            if other.meets(tenant)
+        ]
+        for end, low in sorted(spans, reverse=True):
+            if end <= top - size:
+                break
+            top = min(top, low)
+        if top - size < floor:
+            return None
+        addresses[tenant.value] = top - size
+        done.append(tenant)
+    return addresses

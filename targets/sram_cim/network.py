@@ -73,7 +73,7 @@ def _addresses(homes: Homes, machines: dict[str, Machine]) -> dict[str, int]:
                 f"kept values leave no room for tiles in {', '.join(sorted(levels))}",
                 need="one gap for each value, above the tiles of all layers that run meanwhile",
                 help="keep fewer values",
-                code="CIM4018",
+                code="CIM4035",
             )
         )
     return addresses

@@ -20,6 +20,7 @@ from cimc.kind import Options
 from cimc.mapping.flows import flows
 from cimc.mapping.machine import INPUT, OPERANDS, OUTPUT, WEIGHT, Machine
 from cimc.mapping.nest import Mapped, capacity_faults, resolve
+from cimc.mapping.objective import Objective
 from cimc.mapping.workload import Workload
 from cimc.target import Target
 from cimc.targets.sram_cim.cost import instruction_cost, prices
@@ -61,6 +62,7 @@ class _Search:
     def __init__(self, tiles: Tiles, target: Target, options: Options) -> None:
         self.tiles, self.target, self.options = tiles, target, options
         self.layers, self.machine, self.spec = Layers(tiles), machine_of(target), spec_of(target)
+        self.objective = Objective.parse(options.objective)
         self.prices = {event: price.pj for event, price in prices(target).items()}
         self.known: dict[tuple[Workload, int, Machine, Nest | None], Mapped] = {}
 
@@ -177,12 +179,13 @@ class _Search:
 
     def figures_of(self, mapped: Mapped, layer: Layer) -> float:
         """What a search minimizes."""
-        return evaluate(mapped, self.spec, _epilogue(layer)).score(self.options.objective)
+        figures = evaluate(mapped, self.spec, _epilogue(layer))
+        return self.objective.score(figures.cycles, figures.energy_pj)
 
     # --- scores ---
 
     def score(self, tiles: Tiles) -> tuple[float, float]:
-        """The objective over all layers; the other quantity decides ties."""
+        """The objective over all layers, and what decides ties."""
         layers = Layers(tiles)
         homes = Homes(layers, self.machine)
         cycles = energy = 0.0
@@ -190,12 +193,7 @@ class _Search:
             for figures in self.layer_figures(layers, homes, place, layer):
                 cycles += figures.cycles
                 energy += figures.energy_pj
-        match self.options.objective:
-            case "latency":
-                return cycles, energy
-            case "energy":
-                return energy, cycles
-        return cycles * energy, cycles
+        return self.objective.score(cycles, energy), cycles * energy
 
     def layer_figures(
         self, layers: Layers, homes: Homes, place: int, layer: Layer

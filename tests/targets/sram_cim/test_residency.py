@@ -6,6 +6,8 @@ import dataclasses
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cimc.conformance.samples import SAMPLES, Drawing, Sketch, sample_inputs
 from cimc.errors import FitError, UsageError
@@ -24,7 +26,7 @@ from cimc.passes.map import map as map_layers
 from cimc.passes.tile import tile
 from cimc.sim.execute import execute
 from cimc.target import Target, load_target
-from cimc.targets.sram_cim.homes import Homes
+from cimc.targets.sram_cim.homes import Homes, Tenant, placed
 from cimc.targets.sram_cim.layers import Layers
 from cimc.targets.sram_cim.machine import machine_of
 
@@ -97,6 +99,28 @@ def test_random_homes(draw: Drawing, name: str) -> None:
         check_places(check_values(tiles, target), target)
         again = parse_tiles(str(tiles), tiles.graph.tensors)
         assert again == tiles
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(1, 90))))
+def test_values_of_one_time_lie_apart(drawn: list[tuple[int, int, int]]) -> None:
+    machine = machine_of(load_target("miredo-default", {"memory.gb.size_bits": 8192}))
+    found = [
+        Tenant(f"v{number}", 1, min(a, b), max(a, b), size)
+        for number, (a, b, size) in enumerate(drawn)
+    ]
+    tiles = [{1: 7 * place} for place in range(10)]
+    addresses = placed(found, machine, tiles)
+    if addresses is None:
+        assert sum(size + 7 for *_, size in drawn) > 500
+        return
+    for one in found:
+        assert addresses[one.value] + one.size <= 1024
+        assert addresses[one.value] >= 7 * one.last
+        for other in found:
+            if one.value < other.value and one.meets(other):
+                first, second = sorted((one, other), key=lambda tenant: addresses[tenant.value])
+                assert addresses[first.value] + first.size <= addresses[second.value]
 
 
 @pytest.mark.parametrize("kilobytes", [256, 3, 1])
