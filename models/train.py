@@ -1,7 +1,7 @@
 """Train the small models that ship with the project, and write them as ONNX (needs torch).
 
     python models/train.py shapes              # models/shapes_float.onnx, shapes_ternary.onnx
-    CIMC_DATA=folder python models/train.py cifar10 --width 32 --epochs 20
+    CIMC_DATA=folder python models/train.py cifar10 --width 24 --epochs 15
 
 Two networks of one architecture are trained from scratch on the same data: one in float32, one
 with ternary weights {-a, 0, +a} per output channel (Li 2016: zero below 0.7 of the mean magnitude)

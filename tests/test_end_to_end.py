@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import runpy
 from pathlib import Path
@@ -9,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
 import cimc
-from cimc.dataset import random_dataset
+from cimc.dataset import make_dataset, random_dataset
 from cimc.ir.evaluate import evaluate
 from cimc.ir.types import Array
 from cimc.passes.allocate import allocate
@@ -100,6 +104,65 @@ def test_real_models_are_exact_and_near_onnxruntime(
     assert {row.against for row in run.comparisons} >= {"evaluator", "op by op"}
     assert [row for row in run.comparisons if not row.passed] == []
     assert len(compiled.rows) == compiled.history.nodes
+
+
+@pytest.mark.parametrize("target", ["isaac", "miredo-default", "rtm-ap"])
+def test_the_ternary_qonnx_model_keeps_its_accuracy_to_the_digit(target: str, data: Path) -> None:
+    """All 10,000 test images of MNIST, 250 at once; software is the definition in NumPy."""
+    images = gzip.decompress((data / "mnist-t10k-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((data / "mnist-t10k-labels-idx1-ubyte.gz").read_bytes())
+    pixels = np.frombuffer(images, np.uint8)[16:].reshape(-1, 250, 1, 28, 28)
+    wanted = np.frombuffer(labels, np.uint8)[8:]
+    x = (pixels / np.float32(255)).astype(np.float32)
+    path = data / "models" / "qonnx_TFC_2W2A.onnx"
+    program = cimc.compile(path, target, shapes={"0": (250, 1, 28, 28)})
+    chosen = program.run(x)["90"].argmax(axis=1)
+    software = ternary_mlp(path, x.reshape(len(wanted), -1)).argmax(axis=1)
+    assert (chosen == software).all()
+    assert int((chosen == wanted).sum()) == 9660
+
+
+def ternary_mlp(path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The network's own arithmetic: three hidden layers, then a scaled product."""
+    held = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+
+    def codes(y: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(np.clip(np.round(y), -1, 1), np.float32)
+
+    x = codes(2 * x - 1)
+    for weights, norm in (("41", "3"), ("53", "7"), ("65", "11")):
+        scale, bias, mean, variance = (
+            held[f"features.{norm}.{part}"]
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        x = x @ codes(held[weights]).T
+        x = codes(scale * (x - mean) / np.sqrt(variance + np.float32(1e-5)) + bias)
+    return np.asarray(x @ codes(held["77"]).T)
+
+
+@pytest.mark.parametrize("target", ["isaac", "miredo-default", "rtm-ap"])
+def test_our_ternary_model_is_executed_exactly(target: str, data: Path) -> None:
+    """Pixels of real images: program, integer graph and onnxruntime agree on every integer."""
+    path = MODELS / "cifar10_ternary.onnx"
+    compiled = cimc.compile(path, target).compiled
+    with np.load(data / "cifar10_test.npz") as stored:
+        jpeg, ends = stored["jpeg"], stored["offsets"]
+    image = pytest.importorskip("PIL.Image")
+    x = np.stack(
+        [
+            np.asarray(image.open(io.BytesIO(jpeg[ends[i] : ends[i + 1]].tobytes())), np.float32)
+            for i in range(2)
+        ]
+    )
+    samples = make_dataset({"x": x.transpose(0, 3, 1, 2)}, compiled.program.inputs, "images")
+    run = Run()
+    references = References(compiled.graph, path)
+    assert list(run_samples(run, compiled.program, compiled.target, samples, references))
+    assert {row.against for row in run.comparisons} == {"evaluator", "onnxruntime", "op by op"}
+    integers = [row for row in run.comparisons if row.max_lsb is not None]
+    assert len(integers) > 30
+    assert [row for row in integers if row.differing] == []
+    assert run.passed
 
 
 @pytest.mark.parametrize(

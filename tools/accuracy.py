@@ -1,7 +1,8 @@
 """Accuracy of a model as a program on a machine, beside its accuracy in software.
 
     CIMC_DATA=folder python tools/accuracy.py models/cifar10_ternary.onnx -t rtm-ap --data cifar10
-    CIMC_DATA=folder python tools/accuracy.py qonnx_TFC_2W2A.onnx -t rtm-ap --data mnist --scale 255
+    CIMC_DATA=folder python tools/accuracy.py qonnx_TFC_2W2A.onnx -t isaac --data mnist \\
+        --scale 255 --batch 250
 
 The emitted program is executed on the first `--count` test images (all by default); software is
 onnxruntime on the model's file, and for QONNX models, which it cannot run, the float evaluator on
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cimc
+from cimc.frontend import import_onnx
 from cimc.ir.types import Array
 from cimc.sim.execute import Executor
 from cimc.verify import reference_of
@@ -66,15 +68,21 @@ def cifar10() -> tuple[Bytes, Bytes]:
 DATA = {"mnist": mnist, "cifar10": cifar10}
 
 
-def each(images: Bytes, scale: float, shape: tuple[int, ...]) -> Iterator[Array]:
-    """Images one by one as the model's input."""
-    for image in images:
-        yield (image / np.float32(scale)).astype(np.float32).reshape(shape)
+def inputs(images: Bytes, scale: float, shape: tuple[int, ...]) -> Iterator[Array]:
+    """Batches of images as the model's input."""
+    for first in range(0, len(images), shape[0]):
+        yield (images[first : first + shape[0]] / np.float32(scale)).astype(np.float32)
 
 
-def chosen(outputs: dict[str, Array]) -> int:
-    """The place of the largest score."""
-    return int(next(iter(outputs.values())).argmax())
+def chosen(outputs: dict[str, Array], count: int) -> Array:
+    """The place of the largest score of each image."""
+    return np.asarray(next(iter(outputs.values())).reshape(count, -1).argmax(axis=1))
+
+
+def with_batch(model: Path, size: int) -> dict[str, tuple[int, ...]]:
+    """The shape of the model's only input for so many images."""
+    (value,) = import_onnx(model, weights=False).graph.inputs
+    return {value.name: (size, *value.shape[1:])}
 
 
 def main() -> int:
@@ -85,30 +93,32 @@ def main() -> int:
     parser.add_argument("--data", choices=sorted(DATA), required=True)
     parser.add_argument("--scale", type=float, default=1.0, help="pixels are divided by it")
     parser.add_argument("--count", type=int, help="only the first images")
+    parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--tolerance", type=int, default=0, help="images")
     args = parser.parse_args()
     images, labels = DATA[args.data]()
-    images, labels = images[: args.count], labels[: args.count]
-    program = cimc.compile(args.model, args.target).compiled
+    count = (args.count or len(labels)) // args.batch * args.batch
+    images, labels = images[:count], labels[:count]
+    program = cimc.compile(
+        args.model, args.target, shapes=with_batch(args.model, args.batch)
+    ).compiled
     ((name, kind),) = program.program.inputs
-    machine = Executor(program.program, program.target)
-    reference = reference_of(args.model)
-    seconds, right, software, other = 0.0, 0, 0, 0
-    for x, label in zip(each(images, args.scale, kind.shape), labels, strict=True):
+    machine, reference = Executor(program.program, program.target), reference_of(args.model)
+    seconds, mine, theirs = 0.0, [], []
+    for x in inputs(images, args.scale, kind.shape):
         start = time.perf_counter()
-        mine = chosen(machine.run({name: x}))
+        mine.append(chosen(machine.run({name: x}), len(x)))
         seconds += time.perf_counter() - start
-        theirs = chosen(reference.run({name: x}))
-        right, software, other = (
-            right + (mine == label),
-            software + (theirs == label),
-            other + (mine != theirs),
-        )
-    count = len(labels)
+        if reference.by == "onnxruntime":  # the model's own batch
+            theirs += [chosen(reference.run({name: one[None]}), 1) for one in x]
+        else:
+            theirs.append(chosen(reference.run({name: x}), len(x)))
+    here, there = np.concatenate(mine), np.concatenate(theirs)
+    right, software = int((here == labels).sum()), int((there == labels).sum())
     print(f"{args.model.name} on {args.target}: {count} images, executed in {seconds:.1f} s")
-    print(f"  {args.target:<16}{right / count:.4%}  ({right} right)")
-    print(f"  {reference.by:<16}{software / count:.4%}  ({software} right)")
-    print(f"  {other} images are classified otherwise")
+    print(f"  {args.target:<16}{right / count:.2%}  ({right} right)")
+    print(f"  {reference.by:<16}{software / count:.2%}  ({software} right)")
+    print(f"  {int((here != there).sum())} images are classified otherwise")
     return int(abs(right - software) > args.tolerance)
 
 

@@ -30,7 +30,7 @@ def static_inputs(
     """Types of all inputs, open dimensions taken from `shapes`.
 
     A name that has a size in one input has it everywhere. If the only dimensions still open are
-    leading ones (the batch), they become 1, with a note.
+    leading ones (the batch), they become 1, with a note. A leading 1 may be given another size, too.
     """
     raise_if(_type_faults(declared), UnsupportedError)
     dims = {entry.name: _dims(entry) for entry in declared}
@@ -121,7 +121,10 @@ def _option_faults(
         known = dims[name]
         fits = known is None or (
             len(known) == len(shape)
-            and all(isinstance(d, str) or d == s for d, s in zip(known, shape, strict=True))
+            and all(
+                isinstance(dim, str) or dim == size or (dim == 1 and axis == 0)
+                for axis, (dim, size) in enumerate(zip(known, shape, strict=True))
+            )
         )
         if not fits or any(size < 0 for size in shape):
             yield Fault(
