@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from cimc.ir.evaluate import evaluate as evaluate_graph
 from cimc.ir.graph import Graph
 from cimc.ir.types import Array
 from cimc.legality import Check, check_model
+from cimc.mapping.objective import Objective
 from cimc.pipeline.folder import whole_folder
 from cimc.pipeline.levels import Effort
 from cimc.pipeline.run import Observer, Verify
@@ -83,8 +83,11 @@ def compile(  # the verb's name
     shapes: Shapes | None = None,
     overrides: Mapping[str, object] | None = None,
     host_fallback: bool = False,
-    objective: Literal["latency", "energy", "edp"] = "latency",
+    objective: str = "latency",
     time_limit_s: float = 60.0,
+    layer_time_limit_s: float | None = None,
+    gap: float = 0.0,
+    jobs: int | None = None,
     verify: Verify = "final",
     observers: Sequence[Observer] = (),
 ) -> Program:
@@ -94,7 +97,15 @@ def compile(  # the verb's name
             Request(
                 Path(model),
                 target if isinstance(target, Target) else load_target(target, overrides),
-                Effort(level, host_fallback, objective, time_limit_s),
+                Effort(
+                    level,
+                    host_fallback,
+                    str(Objective.parse(objective)),
+                    time_limit_s,
+                    layer_time_limit_s=layer_time_limit_s,
+                    gap=gap,
+                    jobs=jobs,
+                ),
                 shapes,
                 calibrate,
                 samples,

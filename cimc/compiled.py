@@ -5,6 +5,7 @@ program.bin, weights.safetensors
 graph.cir, tiles.cir  the integer graph that was compiled, and its mapping
 target.toml           the machine, with the values that were replaced
 reference.onnx        the quantized model, where a float one was given
+mapping.json          what an exact search proved of each layer
 coverage.json, time_per_phase.json
 """
 
@@ -28,12 +29,13 @@ from cimc.ir.store import PROGRAM_FILE, WEIGHTS_FILE, load_program, save_program
 from cimc.ir.tiles import Tiles, parse_tiles
 from cimc.kind import load_kind
 from cimc.pipeline.folder import MARK
+from cimc.pipeline.tell import Searched
 from cimc.report import Report, make_report, network_table
 from cimc.sim.simulate import simulate
 from cimc.target import Target, load_target
 from cimc.target_text import target_text
 
-REFERENCE_FILE = "reference.onnx"
+REFERENCE_FILE, SEARCH_FILE = "reference.onnx", "mapping.json"
 GRAPH_FILE, TILES_FILE, TARGET_FILE = "graph.cir", "tiles.cir", "target.toml"
 _DIGESTED = (PROGRAM_FILE, WEIGHTS_FILE, GRAPH_FILE, TILES_FILE, TARGET_FILE)
 
@@ -67,11 +69,14 @@ class Compiled:
     history: History
     rows: tuple[Covered, ...]
     quantized: bytes | None = None  # the QDQ model that we wrote for a float one
+    searched: tuple[Searched, ...] = ()  # what an exact search for mappings found
 
     def report(self, samples: int = 64) -> Report:
         """Simulate the program and say what it costs."""
         simulation = simulate(self.program, self.target, samples=samples)
-        made = make_report(self.program, self.target, simulation, tiles=self.tiles)
+        made = make_report(
+            self.program, self.target, simulation, tiles=self.tiles, searched=self.searched
+        )
         table = network_table(self.history.stages, self.target)
         return dataclasses.replace(made, tables={**made.tables, "network": table})
 
@@ -106,6 +111,8 @@ def save(compiled: Compiled, folder: Path) -> None:
     if compiled.quantized is not None:
         (folder / REFERENCE_FILE).write_bytes(compiled.quantized)
     _write_json(folder / "coverage.json", _coverage(compiled))
+    if compiled.searched:
+        _write_json(folder / SEARCH_FILE, [dataclasses.asdict(item) for item in compiled.searched])
     _write_json(folder / "time_per_phase.json", dict(compiled.history.seconds))
     _write_json(folder / MARK, _manifest(compiled, folder))
 
@@ -165,7 +172,15 @@ def load(folder: Path) -> Compiled:
     reference = folder / REFERENCE_FILE
     quantized = reference.read_bytes() if history.is_quantized_here else None
     covered = tuple(Covered(**row) for row in rows)
-    return Compiled(program, target, graph, tiles, history, covered, quantized)
+    searched = _searched(folder / SEARCH_FILE)
+    return Compiled(program, target, graph, tiles, history, covered, quantized, searched)
+
+
+def _searched(path: Path) -> tuple[Searched, ...]:
+    if not path.is_file():
+        return ()
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(Searched(**{**row, "layers": tuple(row["layers"])}) for row in rows)
 
 
 def read_manifest(folder: Path) -> dict[str, object]:

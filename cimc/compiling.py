@@ -48,7 +48,9 @@ def compile_request(request: Request) -> Compiled:
     history = dataclasses.replace(history, stages=tuple(dataclasses.asdict(s) for s in stages))
     rows = model.coverage(kept.tiles)
     target, graph, tiles = request.target, kept.graph, kept.tiles
-    return Compiled(kept.program, target, graph, tiles, history, rows, model.quantized)
+    return Compiled(
+        kept.program, target, graph, tiles, history, rows, model.quantized, kept.searched
+    )
 
 
 def state_after(request: Request, phase: str) -> State:

@@ -121,6 +121,7 @@ def _place(console: Console, out: Path | None) -> Iterator[Path | None]:
 def _request(console: Console, model: Path, start: Path | None, part: Path | None) -> Request:
     from cimc.build import Clock
     from cimc.cli.progress import Phases
+    from cimc.cli.searches import Searches
     from cimc.compiling import Request
 
     asked, seen, phases = chosen_model(), chosen(), Phases(console)
@@ -134,7 +135,7 @@ def _request(console: Console, model: Path, start: Path | None, part: Path | Non
         asked.samples,
         start,
         seen.verify,
-        (*observers, phases),
+        (*observers, Searches(console), phases),
         Clock(watch=phases.done),
     )
 
@@ -181,15 +182,18 @@ def _write_program(
 
 def summary(compiled: Compiled, report: Report | None, out: Path) -> dict[str, Json]:
     """Ten lines about a program that was just made."""
+    from cimc.cli.searches import proven
     from cimc.coverage import count
 
     history, target = compiled.history, compiled.target
     places = ", ".join(f"{place} {n}" for place, n in count(compiled.rows).items() if n)
+    mapping = {"mapping": proven(compiled.searched)} if compiled.searched else {}
     found: dict[str, Json] = {
         "model": f"{history.model} ({history.nodes} nodes, opset {history.opset})",
         "target": f"{target.name} ({target.kind})",
         "nodes": places,
         "layers": len(compiled.tiles.layers),
+        **mapping,
     }
     return {**found, **(costs(report) if report is not None else {}), "program": str(out)}
 

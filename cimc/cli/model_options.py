@@ -29,8 +29,11 @@ class ModelOptions:
     samples: int
     level: Literal[0, 1, 2, 3]
     host_fallback: bool
-    objective: Literal["latency", "energy", "edp"]
+    objective: str
     time_limit_s: float
+    layer_time_limit_s: float | None
+    gap: float
+    jobs: int | None
     without: tuple[str, ...]
 
     def load_target(self) -> Target:
@@ -48,14 +51,18 @@ class ModelOptions:
 
     def effort(self) -> Effort:
         """What was asked of the mapping."""
+        from cimc.mapping.objective import Objective
         from cimc.pipeline.levels import Effort
 
         return Effort(
             self.level,
             self.host_fallback,
-            self.objective,
+            str(Objective.parse(self.objective)),
             self.time_limit_s,
             ",".join(self.without),
+            layer_time_limit_s=self.layer_time_limit_s,
+            gap=self.gap,
+            jobs=self.jobs,
         )
 
 
@@ -135,23 +142,48 @@ _OPTIONS = (
     ),
     click.option(
         "--objective",
-        type=click.Choice(["latency", "energy", "edp"]),
         default="latency",
         show_default=True,
+        metavar="OBJECTIVE",
         callback=_keep,
         expose_value=False,
-        help="What the mapping minimizes.",
+        help="What the mapping minimizes: latency, energy, edp, or 0.3*latency+0.7*energy.",
     ),
     click.option(
         "--time-limit",
         "time_limit_s",
-        type=click.FloatRange(0, min_open=True),
+        type=click.FloatRange(0),
         default=60.0,
         show_default=True,
         metavar="SECONDS",
         callback=_keep,
         expose_value=False,
-        help="For the mapping of -O3.",
+        help="For the mapping of -O3, all layers.",
+    ),
+    click.option(
+        "--layer-time-limit",
+        "layer_time_limit_s",
+        type=click.FloatRange(0),
+        metavar="SECONDS",
+        callback=_keep,
+        expose_value=False,
+        help="For the mapping of -O3, one layer.",
+    ),
+    click.option(
+        "--gap",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        show_default=True,
+        callback=_keep,
+        expose_value=False,
+        help="Share of the cost that -O3 need not prove: 0.01 stops within 1 %.",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(1),
+        callback=_keep,
+        expose_value=False,
+        help="Searches of -O3 at the same time (default: one on each core).",
     ),
     click.option(
         "--without",

@@ -43,6 +43,7 @@ def command(
         return
     if file is None:
         raise click.UsageError("FILE is missing: a state that --dump-ir wrote.")
+    from cimc.cli.searches import Searches
     from cimc.pipeline.run import run_pipeline, verify_state
     from cimc.pipeline.spec import parse_pipeline
     from cimc.pipeline.state import load_state, save_state
@@ -55,7 +56,7 @@ def command(
     machine = target_name or named_in(state)
     target = load_target(machine) if machine and steps else None
     verify = "each" if verify_each else options.verify
-    observers = options.observers(Path.cwd(), machine, Path("ir"))
+    observers = [*options.observers(Path.cwd(), machine, Path("ir")), Searches(console)]
     if not steps:
         verify_state(state, str(file))
     state = run_pipeline(state, steps, target=target, verify=verify, observers=observers)

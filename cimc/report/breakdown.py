@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from cimc.ir.tiles import Layer, Tiles
+from cimc.pipeline.tell import Searched
 from cimc.report.table import Scalar, Table
 from cimc.sim.energy import STATIC, Counted, Energy
 from cimc.sim.estimate import Estimate
@@ -22,10 +23,11 @@ def breakdown(
     tiles: Tiles | None,
     guess: Estimate | None,
     macs: Mapping[str, int] | None,
+    searched: Sequence[Searched] = (),
 ) -> dict[str, Table]:
     """One table for each way to look at a program's cost."""
     return {
-        "layer": _layers(simulation, spent, tiles, guess, macs),
+        "layer": _layers(simulation, spent, tiles, guess, macs, searched),
         "core": _cores(simulation, spent),
         "component": _components(spent, area),
         "op": _ops(simulation, spent),
@@ -64,6 +66,7 @@ def _layers(
     tiles: Tiles | None,
     guess: Estimate | None,
     macs: Mapping[str, int] | None,
+    searched: Sequence[Searched],
 ) -> Table:
     times = {layer.name: layer for layer in simulation.layers}
     pj = spent.by_layer()
@@ -78,6 +81,7 @@ def _layers(
     known = {layer.name: layer for layer in tiles.layers} if tiles is not None else {}
     makers = tiles.graph.producers() if tiles is not None else {}
     columns = _energy_columns(spent)
+    proofs = {name: _proof(item) for item in searched for name in item.layers}
     rows: list[Row] = []
     for name in (*known, *(name for name in times if name not in known)):
         layer = known.get(name)
@@ -99,8 +103,21 @@ def _layers(
             row["estimated_cycles"] = cycles
             row["estimate_error"] = cycles / taken - 1 if isinstance(taken, int) and taken else None
             row["estimated_energy_pj"] = guess.layer_pj[name]
+        row |= proofs.get(name, {})
         rows.append(row)
     return _table("layers", rows, brief=BRIEF_LAYER)
+
+
+def _proof(item: Searched) -> Row:
+    """What an exact search says of one layer alone: its cost in units of the objective."""
+    return {
+        "mapping_objective": item.objective,
+        "mapping_cost": item.cost,
+        "mapping_bound": item.bound,
+        "mapping_gap": item.gap,
+        "mapping_seconds": item.seconds,
+        "mapping_proof": item.outcome,
+    }
 
 
 def _time(layer: LayerTime | None) -> Row:

@@ -14,6 +14,7 @@ from cimc.errors import Fault, UsageError
 from cimc.ir.program import Program
 from cimc.ir.tiles import Tiles
 from cimc.kind import Kind, load_kind
+from cimc.pipeline.tell import Searched, gap_of, network
 from cimc.report.breakdown import breakdown
 from cimc.report.network import network_table
 from cimc.report.table import Scalar, Table, shown
@@ -66,6 +67,8 @@ class Summary:
     period_estimate_error: float | None
     estimated_energy_mj: float | None
     energy_estimate_error: float | None
+    mapping_gap: float | None  # at most so much of the macro layers' cost could be saved
+    mapping_seconds: float | None  # that the exact search took, in this and earlier runs
     assumed_keys: int  # constants that nobody published and that entered
 
 
@@ -137,6 +140,7 @@ def make_report(
     *,
     tiles: Tiles | None = None,
     kind: Kind | None = None,
+    searched: Sequence[Searched] = (),
 ) -> Report:
     """The report of a simulated program; with its tiles also MACs, mapping and estimates.
 
@@ -158,9 +162,9 @@ def make_report(
             "the state of the machine had not repeated",
         )
     return Report(
-        _summary(program, target, simulation, spent, guess, area, macs, assumed),
+        _summary(program, target, simulation, spent, guess, area, macs, assumed, searched),
         {
-            **breakdown(simulation, spent, area, tiles, guess, macs),
+            **breakdown(simulation, spent, area, tiles, guess, macs, searched),
             "network": network_table((), target),
         },
         SOURCES,
@@ -178,6 +182,7 @@ def _summary(
     area: Mapping[str, float],
     macs: Mapping[str, int] | None,
     assumed: Mapping[str, Sequence[str]],
+    searched: Sequence[Searched],
 ) -> Summary:
     latency, period = simulation.latency_cycles, simulation.period_cycles
     latency_ms = target.cycles_to_ms(latency)
@@ -230,6 +235,8 @@ def _summary(
         period_estimate_error=_error(guess.period_cycles, period) if guess else None,
         estimated_energy_mj=_mj(guess.total_pj) if guess else None,
         energy_estimate_error=_error(guess.total_pj, spent.total_pj) if guess else None,
+        mapping_gap=gap_of(*network(searched)) if searched else None,
+        mapping_seconds=sum(item.seconds for item in searched) if searched else None,
         assumed_keys=len({key for keys in assumed.values() for key in keys}),
     )
 

@@ -211,8 +211,9 @@ def _parsed(content: str, problem: Problem, target: Target) -> Stored:
 
 
 def _nest(lines: list[str]) -> Nest:
-    scanner = text.Scanner("\n".join(lines), "nest")
+    scanner = text.Scanner("\n".join([*lines, "}"]), "nest")
     nest = scan_nest(scanner)
+    scanner.take("}")
     if not scanner.done:
         raise scanner.error("the end of the nest")
     return nest

@@ -47,6 +47,16 @@ def test_what_is_put_comes_back(store: Store, target: Target, solution: Solution
     assert not list(store.folder.rglob(".*")), "no temporary file is left"
 
 
+def test_a_mapping_without_loops_comes_back(store: Store, target: Target) -> None:
+    tiny = fake.problem(fake.SLOW, 1)  # all of it in space
+    found = solve(tiny, target, time_limit=0)
+    assert not found.nest.loops
+    store.put(tiny, target, found)
+    stored = store.get(tiny, target)
+    assert stored is not None
+    assert stored.solution == found
+
+
 def test_the_better_result_stays(store: Store, target: Target, solution: Solution) -> None:
     store.put(PROBLEM, target, solution)
     loops = (*solution.nest.loops, TemporalLoop("n", 1, ("dram", "dram", "dram")))
