@@ -21,6 +21,7 @@ weights where a tail is cut, so that inner tiles are whole. Results are cut on t
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 
 from cimc.ir.graph import Value
@@ -35,6 +36,7 @@ from cimc.mapping.nest import Mapped
 from cimc.targets.sram_cim.frame import Frame, Held, memory_of, whole
 from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer, second_banks
 from cimc.targets.sram_cim.layers import Heavy
+from cimc.targets.sram_cim.pieces import pieces_of
 from cimc.targets.sram_cim.results import Results
 
 
@@ -72,13 +74,16 @@ class _Emitter:
     def inward(self, operand: int, value: Value, moves: tuple[Flow, ...]) -> Held:
         """All transfers of an operand towards the macro; the tile in its registers."""
         held = Held(whole_layout(self.axes[operand]), self.builder.value(value), -1)
-        for flow in moves:
-            if flow.operand == operand:
-                held = self.fetch(flow, held, value)
+        own = [flow for flow in moves if flow.operand == operand]
+        for flow, inner in itertools.zip_longest(own, own[1:]):
+            held = self.fetch(flow, inner, held, value)
         return held
 
-    def fetch(self, flow: Flow, outer: Held, value: Value) -> Held:
-        """The transfers of one flow: at once, or one tile ahead into a second buffer."""
+    def fetch(self, flow: Flow, inner: Flow | None, outer: Held, value: Value) -> Held:
+        """The transfers of one flow: at once, or one tile ahead into a second buffer.
+
+        `inner` is the flow of the same tiles further in.
+        """
         mapped, frame = self.mapped, self.frame
         layout = tile_layout(self.axes[flow.operand], mapped.union(flow.loop + 1))
         level = mapped.machine.levels[flow.inner.level]
@@ -100,12 +105,19 @@ class _Emitter:
         frame.before[base].append(self.load(flow, outer, source, held, first))
         flip = Flip(whole(buffer, layout), whole(ahead, layout), layer=self.layer.name)
         frame.before[flow.loop].append(flip)
+        # A flow that loads ahead, too, reads this tile in the last iterations of its loops.
+        until = inner.loop if inner is not None and inner.double else None
+        pieces = pieces_of(frame, flow, layout, mapped.workload.bits[flow.operand], until)
         for turn, when in frame.turns(base, flow.loop, 1):
             same = is_home or turn.begin - 1 > outer.loop
             source = outer.buffer if same else outer.other
             start = frame.start(outer.loop, flow.loop, turn)
             load = self.load(flow, outer, source, held, start)
-            frame.before[flow.loop].append(dataclasses.replace(load, when=when))
+            load = dataclasses.replace(load, when=when)
+            if pieces is None:
+                frame.before[flow.loop].append(load)
+            else:
+                frame.before[pieces.place].append(pieces.cut(load))
         return held
 
     def load(

@@ -119,10 +119,10 @@ def with_cuts(
     )
 
 
-def nest_of(mapped: Mapped) -> Nest:
-    """The mapping by names, with neighbouring loops of one dim and equal levels made one.
+def nest_of(mapped: Mapped, *, merge: bool = True) -> Nest:
+    """The mapping by names, with neighbouring loops of one dim and equal levels made one (`merge`).
 
-    A loop of bound 1 is kept where it alone names a level, which tiles pass through.
+    Apart they divide long transfers in more ways. A loop of bound 1 is kept where it alone names a level, which tiles pass through.
     """
     names = [level.name for level in mapped.machine.levels]
     named = [
@@ -135,7 +135,7 @@ def nest_of(mapped: Mapped) -> Nest:
         levels = [mapped.levels[operand][place] for operand in range(3)]
         if bound == 1 and all(levels[operand] in named[operand] for operand in range(3)):
             continue
-        if loops and loops[-1].dim == dim and loops[-1].levels == (i, w, o):
+        if merge and loops and loops[-1].dim == dim and loops[-1].levels == (i, w, o):
             loops[-1] = TemporalLoop(dim, loops[-1].bound * bound, (i, w, o))
         else:
             loops.append(TemporalLoop(dim, bound, (i, w, o)))

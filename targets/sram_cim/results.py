@@ -37,6 +37,7 @@ from cimc.targets.sram_cim.corrections import Correction, corrections
 from cimc.targets.sram_cim.frame import NOW, Frame, Held, Turn, When, memory_of, whole
 from cimc.targets.sram_cim.instructions import Flip, Transfer
 from cimc.targets.sram_cim.layers import Heavy
+from cimc.targets.sram_cim.pieces import pieces_of
 
 STORE = "vector.x1"  # the vector units' own store of tables and intermediate tiles
 
@@ -131,9 +132,15 @@ class Results:
         for held in tiles:
             flip = Flip(whole(held.other, held.layout), whole(held.buffer, held.layout))
             self.after(flow.loop, [flip])
+        bits = self.mapped.bits(OUTPUT, flow.inner.level)
+        pieces = pieces_of(frame, flow, tiles[0].layout, bits)
         for turn, when in frame.turns(base, flow.loop, -1):
             for instr in leave(turn):
-                frame.before[flow.loop].append(dataclasses.replace(instr, when=when))
+                moved = dataclasses.replace(instr, when=when)
+                if pieces is None or not isinstance(moved, Transfer):
+                    frame.before[flow.loop].append(moved)
+                else:
+                    frame.before[pieces.place].append(pieces.cut(moved))
         self.after(base, leave(Turn(base + 1, -1, steps=False)))
 
     def after(self, loop: int, instrs: Sequence[Instr], when: When = ()) -> None:

@@ -9,7 +9,7 @@ leaves room below the cutoff, labels list the mappings that may go below it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,11 +26,11 @@ from cimc.targets.sram_cim.exact.shared_floor import floor_of
 from cimc.targets.sram_cim.exact.shared_space import Choice, Columns
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import Factors
-from cimc.targets.sram_cim.timing import evaluate
 
 ROUNDS = 6  # of pricing
 ROOM = 200_000  # labels
-RATED, JUDGED = 150, 25  # complete mappings: by the closed form, by the simulator
+KEPT = 24  # choices whose tables are kept
+JUDGED = 20  # complete mappings of each kind, by the simulator
 
 
 class SharedPorts:
@@ -46,13 +46,14 @@ class SharedPorts:
         self.best = Figures(np.inf, np.inf)
         self.labels = kernel.labels_for(ROOM, self.columns.count)
         self.shares: dict[tuple[float, float], Floats] = {}  # of units, that were good last time
+        self.begun: dict[Factors, _Pricing] = {}
 
     def evaluate(self, nest: Nest) -> Figures | None:
         """The simulator's figures of a mapping; None if it is not legal."""
         if nest not in self.known:
             self.known[nest] = self._judged(nest)
             found = self.known[nest]
-            if found is not None and self._score(found) < self._score(self.best):
+            if found is not None and self.score(found) < self.score(self.best):
                 self.best = found
         return self.known[nest]
 
@@ -63,7 +64,7 @@ class SharedPorts:
         found = self.referee.judge(mapped)
         return Figures(found.cycles, found.energy_pj)
 
-    def _score(self, figures: Figures) -> float:
+    def score(self, figures: Figures) -> float:
         return self.problem.objective.score(figures.cycles, figures.energy_pj)
 
     def floor(self, factors: Factors) -> Figures:
@@ -73,9 +74,14 @@ class SharedPorts:
 
     def explore(self, factors: Factors, objective: Objective, limits: Limits) -> Exploration:
         """Bound the choice, and judge the mappings that may be better than the cutoff."""
-        problem = self.problem
-        choice = Choice(problem.workload, problem.epilogue, factors, self.target, self.columns)
-        return _Pricing(self, choice, objective, limits).run()
+        if factors not in self.begun:
+            while len(self.begun) >= KEPT:
+                del self.begun[next(iter(self.begun))]
+            choice = Choice(
+                self.problem.workload, self.problem.epilogue, factors, self.target, self.columns
+            )
+            self.begun[factors] = _Pricing(self, choice, objective)
+        return self.begun[factors].explored(limits)
 
 
 @dataclass(slots=True)
@@ -89,40 +95,36 @@ class _Table:
     bound: float
 
 
-@dataclass(slots=True)
 class _Pricing:
     """The exploration of one choice of spatial loops."""
 
-    model: SharedPorts
-    choice: Choice
-    objective: Objective
-    limits: Limits
-    tables: list[_Table] = field(default_factory=list)
-    nodes: int = 0
-    rows: kernel.Rows = field(init=False)
-
-    def run(self) -> Exploration:
-        """Price until the bound reaches the cutoff, else list labels."""
-        model, choice = self.model, self.choice
+    def __init__(self, model: SharedPorts, choice: Choice, objective: Objective) -> None:
+        self.model, self.choice, self.objective = model, choice, objective
         self.rows = kernel.rows_of(choice.space, model.columns.count)
+        self.tables: list[_Table] = []
+        self.cutoff = np.inf
+        self.nodes = 0
+
+    def explored(self, limits: Limits) -> Exploration:
+        """Effort 0: one table of each kind;  1: good prices;  2: labels."""
+        self.cutoff, self.nodes = limits.cutoff, 0
         nests: list[Nest] = []
-        bound = 0.0
-        for weights in self.weights():
-            nests += self.price(weights)
-            bound = self.bound()
-            if bound >= self.limits.cutoff or self.limits.stop():
-                break
-        if bound < self.limits.cutoff and not self.limits.stop():
+        least = 0.0
+        if limits.effort < 2 or not self.tables:
+            self.tables = []
+            for weights in self.weights():
+                nests += self.price(weights, 1 if limits.effort == 0 else ROUNDS)
+        if limits.effort >= 2 and self.bound() < limits.cutoff:
             least, found = self.list_labels()
-            bound = max(bound, least)
             nests += found
+        bound = max(least, self.bound())
         judged = [
-            (model._score(figures), number)
-            for number, nest in enumerate(nests)
-            if (figures := model.evaluate(nest)) is not None
+            (self.model.score(figures), number)
+            for number, nest in enumerate(nests if limits.effort else [])
+            if (figures := self.model.evaluate(nest)) is not None
         ]
-        best = [nests[min(judged)[1]]] if judged else []
-        return Exploration(bound, tuple(best), self.nodes, not self.limits.stop())
+        best = (nests[min(judged)[1]],) if judged else ()
+        return Exploration(bound, best, self.nodes, limits.effort >= 2 or bound >= limits.cutoff)
 
     def weights(self) -> Iterator[tuple[float, float]]:
         """What tables bound: weights of a cycle and of a pJ of moves."""
@@ -141,7 +143,7 @@ class _Pricing:
         registers = [int(number) - 1 for number in self.choice.space.places]
         return kernel.state_of(self.choice.space, 0, *registers, 1)
 
-    def price(self, weights: tuple[float, float]) -> list[Nest]:
+    def price(self, weights: tuple[float, float], rounds: int) -> list[Nest]:
         """Tables for good prices; mappings that are cheapest at them."""
         model, columns, choice = self.model, self.model.columns, self.choice
         units = columns.pj
@@ -149,15 +151,19 @@ class _Pricing:
         if share is None:
             share = np.full(units, 0.05 / (units - 1))
             share[0] = 0.95
-        drift, room = np.log(share), np.zeros(columns.count)
+        drift = np.log(np.maximum(share, 1e-9))
+        room = np.zeros(columns.count)
         found: list[_Table] = []
         nests = []
-        for number in range(ROUNDS):
+        for number in range(rounds):
             price = np.zeros(columns.count)
             price[:units] = weights[0] * share
             price[columns.pj] = weights[1]
-            price[columns.pj + 1 :] = room[columns.pj + 1 :]
-            constant = float(price[columns.pj + 1 :] @ columns.capacity[columns.pj + 1 :])
+            price[columns.pj + 1 : columns.risk] = room[columns.pj + 1 : columns.risk]
+            constant = float(
+                price[columns.pj + 1 : columns.risk]
+                @ columns.capacity[columns.pj + 1 : columns.risk]
+            )
             values = kernel.completions(choice.space, self.rows, price)
             self.nodes += len(values)
             bound = values[self.start()] + price @ choice.start - constant
@@ -165,7 +171,11 @@ class _Pricing:
             if bound == np.inf:
                 break
             cost, steps, last = kernel.descend(choice.space, self.rows, choice.start, values, price)
-            over = cost[columns.pj + 1 :] / columns.capacity[columns.pj + 1 :] - 1.0
+            over = (
+                cost[columns.pj + 1 : columns.risk]
+                / columns.capacity[columns.pj + 1 : columns.risk]
+                - 1.0
+            )
             if len(steps) and (over <= 0).all():
                 nests.append(choice.nest(steps, last))
             held = cost[:units] / cost[:units].max()
@@ -173,12 +183,13 @@ class _Pricing:
             share = np.exp(drift - drift.max())
             share /= share.sum()
             step = 0.1 * abs(bound) / (number + 1) ** 0.5
-            room[columns.pj + 1 :] = np.maximum(
+            room[columns.pj + 1 : columns.risk] = np.maximum(
                 0.0,
-                room[columns.pj + 1 :] + step * over / columns.capacity[columns.pj + 1 :],
+                room[columns.pj + 1 : columns.risk]
+                + step * over / columns.capacity[columns.pj + 1 : columns.risk],
             )
             self.tables.append(found[-1])
-            if self.bound() >= self.limits.cutoff:
+            if self.bound() >= self.cutoff:
                 break
             self.tables.pop()
         found.sort(key=lambda table: -table.bound)
@@ -223,7 +234,7 @@ class _Pricing:
             choice.space, self.rows, choice.start,
             np.array([table.values for table in self.tables]),
             self.prices, self.constants, self.table_weights, columns.capacity, used,
-            model.leak, self.objective.is_product, self.limits.cutoff, model.labels, True,
+            model.leak, self.objective.is_product, self.cutoff, model.labels, True,
         )  # fmt: skip
         self.nodes += made
         if end < 0:
@@ -234,18 +245,16 @@ class _Pricing:
         cycles = cost[:, : columns.pj].max(axis=1, initial=0.0)
         pj = cost[:, columns.pj] + model.leak * cycles
         scores = np.array([self.objective.score(c, e) for c, e in zip(cycles, pj, strict=True)])
-        order = [n for n in np.argsort(scores) if scores[n] < self.limits.cutoff]
-        if not order:
-            return self.limits.cutoff, []
-        rated = []
-        for number in order[:RATED]:
-            nest = choice.nest(self.steps_to(int(chosen[number, 0])), chosen[number, 1:])
-            mapped = resolve(nest, model.problem.workload, model.machine)
-            if isinstance(mapped, Mapped) and not any(capacity_faults(mapped)):
-                figures = evaluate(mapped, model.spec, model.problem.epilogue)
-                rated.append((self.objective.score(figures.cycles, figures.energy_pj), nest))
-        rated.sort(key=lambda item: item[0])
-        return float(scores[order[0]]), [nest for _, nest in rated[:JUDGED]]
+        below = np.flatnonzero(scores < self.cutoff)
+        if not len(below):
+            return self.cutoff, []
+        hidden = np.maximum(cycles, cost[:, 0] + cost[:, columns.risk])[below]
+        held = cost[below, : columns.pj].sum(axis=1)
+        picked: dict[int, None] = {}
+        for rank in (scores[below] + 1e-9 * hidden, hidden, cycles[below] + 0.1 * held):
+            picked.update(dict.fromkeys(below[np.argsort(rank)[:JUDGED]].tolist()))
+        nests = [choice.nest(self.steps_to(int(chosen[n, 0])), chosen[n, 1:]) for n in picked]
+        return float(scores[below].min()), nests
 
     def steps_to(self, label: int) -> np.ndarray:
         """The steps that made a label."""

@@ -12,6 +12,7 @@ Costs are sums over the whole layer, in one row:
     units      cycles that each port of the chip's own levels, and the vector units, are held
     pj         energy of moves and vector operations
     bits       of each level that operands share, in one instance
+    risk       cycles of transfers that nothing is sure to hide; no bound, but a hint
 
     gaps       between two activations the registers change: an input comes after the activation
                before is over, a weight too, sums go out and others come in; they do so side by side
@@ -247,6 +248,8 @@ def inward(
     held, cycles = passage(s, o, source, sink, read, stored, crossing, banks, times, pj, row)
     if i == 0:
         row[CHAIN] += up(read, m.level[0, READ])
+    if not ahead and (j < m.length[o] - 1 or m.level[source, CHIP]):
+        row[row.shape[0] - 1] += (times - 1.0) * cycles
     if j < m.length[o] - 1 or ahead:
         return 0.0
     if o == 1:
@@ -270,6 +273,8 @@ def outward(
     if sums and not partial:
         held, cycles = finish(s, inner, outer, v, times, pj, row)
         row[CHAIN] += cycles
+        if not later:
+            row[row.shape[0] - 1] += (times - 1.0) * cycles
         return (0.0 if later or not register else held), 0.0
     bits = bits_at(m, 2, j, sums)
     read, stored = s.tile[2, inner, v] * bits, s.tile[2, outer, v] * bits
@@ -287,6 +292,8 @@ def outward(
         if i == 0:
             first, cycles = finish(s, inner, outer, v, times / left, pj, row)
     row[CHAIN] += cycles
+    if not later and (not register or m.level[outer, CHIP]):
+        row[row.shape[0] - 1] += (times - 1.0) * max(cycles, back)
     if later or not register:
         return 0.0, 0.0
     return first, back
@@ -305,7 +312,8 @@ def way_costs(
     by, double = s.way[way, WAY_BY], s.way[way, WAY_DOUBLE]
     if is_last and double:
         return False
-    row[:] = 0.0
+    for column in range(row.shape[0]):
+        row[column] = 0.0
     pj = s.column[2 * m.level.shape[0]] + 1
     gap[0], gap[1] = 0.0, 0.0
     is_first = True

@@ -52,8 +52,9 @@ class Columns:
             if place and len(spec.memory[name].holds) > 1:
                 self.bits[place] = count
                 count += 1
-        self.count = count
-        self.capacity = np.full(count, np.inf)
+        self.risk = count
+        self.count = count + 1
+        self.capacity = np.full(self.count, np.inf)
         for place, name in enumerate(names):
             if self.bits[place] >= 0:
                 self.capacity[self.bits[place]] = spec.memory[name].size_bits
@@ -237,6 +238,5 @@ class Choice:
                         cut[o, p] = place + 1
                         double[o, p] = twice >> p & 1
         loops = [(DIMS[self.dim[k]], int(self.prime[k])) for k in reversed(steps[:, 0].tolist())]
-        return nest_of(
-            with_levels(self.workload, self.machine, self.factors, loops, cut, use, double)
-        )
+        mapped = with_levels(self.workload, self.machine, self.factors, loops, cut, use, double)
+        return nest_of(mapped, merge=False)

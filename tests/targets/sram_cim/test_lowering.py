@@ -111,8 +111,9 @@ def by_hand(graph: Graph, target: Target) -> Tiles:
             strict=True,
         )
     ]
+    heavy, *others = tiles.layers
     nest = Nest(
-        (),
+        tuple(Layers(tiles).heavy(heavy).workload.dims.items()),
         (
             Spatial("cores", (("p", 2), ("q", 3))),
             Spatial("rows", (("s", 3), ("c", 3))),
@@ -121,7 +122,6 @@ def by_hand(graph: Graph, target: Target) -> Tiles:
         tuple(loops),
         (("gb", "I"), ("ob", "O")),
     )
-    heavy, *others = tiles.layers
     return dataclasses.replace(tiles, layers=(dataclasses.replace(heavy, nest=nest), *others))
 
 
