@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -114,13 +115,22 @@ def test_a_batch_costs_less_than_its_samples(name: str, objective: str) -> None:
     assert costs[1] < 4 * costs[0]
 
 
+@dataclass(frozen=True)
+class Geometry:
+    kernel: tuple[int, int] = (3, 3)
+    pads: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    group: int = 1
+
+
 GEOMETRIES = {
-    "dilated": {"kernel": (3, 3), "dilations": (2, 3), "pads": (2, 3, 2, 3)},
-    "uneven pads": {"kernel": (3, 3), "pads": (0, 2, 1, 0)},
-    "uneven pads, strides": {"kernel": (5, 3), "pads": (3, 0, 1, 2), "strides": (2, 3)},
-    "groups": {"kernel": (3, 3), "pads": (1, 1, 1, 1), "group": 3},
-    "depthwise, strides": {"kernel": (5, 5), "pads": (2, 2, 2, 2), "strides": (2, 2), "group": 6},
-    "depthwise, dilated": {"kernel": (3, 3), "dilations": (2, 2), "group": 6},
+    "dilated": Geometry(dilations=(2, 3), pads=(2, 3, 2, 3)),
+    "uneven pads": Geometry(pads=(0, 2, 1, 0)),
+    "uneven pads, strides": Geometry((5, 3), pads=(3, 0, 1, 2), strides=(2, 3)),
+    "groups": Geometry(pads=(1, 1, 1, 1), group=3),
+    "depthwise, strides": Geometry((5, 5), pads=(2, 2, 2, 2), strides=(2, 2), group=6),
+    "depthwise, dilated": Geometry(dilations=(2, 2), group=6),
 }
 
 
@@ -129,9 +139,16 @@ GEOMETRIES = {
 def test_geometries_of_batches(case: str, level: int) -> None:
     target = load_target("miredo-default" if level != 1 else "edge-digital")
     sketch = Sketch(case)
-    options = dict(GEOMETRIES[case])
-    kernel = options.pop("kernel")
-    made = sketch.conv(sketch.input((3, 6, 9, 8)), 12, kernel, **options)  # type: ignore[arg-type]  # as named above
+    given = GEOMETRIES[case]
+    made = sketch.conv(
+        sketch.input((3, 6, 9, 8)),
+        12,
+        given.kernel,
+        strides=given.strides,
+        pads=given.pads,
+        dilations=given.dilations,
+        group=given.group,
+    )
     graph = fuse_layers(sketch.graph(sketch.requant(made)))
     tiles = KIND.map(tile(graph, target=target), target, Options(level=level))
     program = allocate(KIND.lower(tiles, target), target=target)
