@@ -27,6 +27,8 @@ off.
 
 `keep` lines name values whose home is a memory level of the chip instead of the outermost memory:
 computed ones from the layer that makes them to the last that reads them, constants throughout.
+
+`sums` lines hold the additions of layers whose weights become the program (`cimc.ir.sums`).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from dataclasses import dataclass
 from cimc.errors import Fault, InternalError, raise_if
 from cimc.ir import text
 from cimc.ir.graph import Graph, graph_text, scan_graph
+from cimc.ir.sums import Piece, piece_faults, pieces_text, scan_pieces
 from cimc.ir.types import Array
 
 OPERANDS = ("I", "W", "O")
@@ -119,6 +122,12 @@ class Tiles:
     graph: Graph
     layers: tuple[Layer, ...]
     keeps: tuple[Keep, ...] = ()
+    sums: tuple[Piece, ...] = ()  # of layers whose weights become additions
+
+    @property
+    def tensors(self) -> Mapping[str, Array]:
+        """All arrays that the text names by digest."""
+        return {**self.graph.tensors, **dict(piece.stored() for piece in self.sums)}
 
     def verify(self) -> None:
         """Raise InternalError unless every op is in exactly one layer."""
@@ -143,6 +152,7 @@ def _faults(tiles: Tiles) -> Iterator[Fault]:
         yield Fault(f"%{name} cannot be kept: no op makes it", code="CIM9015")
     for name in sorted({name for name in kept if kept.count(name) > 1}):
         yield Fault(f"%{name} is kept twice", code="CIM9016")
+    yield from piece_faults(tiles.sums)
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -159,6 +169,7 @@ def tiles_text(tiles: Tiles) -> str:
             lines.append(head)
         else:
             lines += [f"{head} {{", *(f"  {line}" for line in nest_text(layer.nest)), "}"]
+    lines += pieces_text(tiles.sums)
     return "\n".join(lines) + "\n"
 
 
@@ -190,9 +201,10 @@ def parse_tiles(
         keeps.append(Keep(name, scanner.take()))
     while scanner.accept("layer"):
         layers.append(_scan_layer(scanner))
+    sums = tuple(scan_pieces(scanner, tensors or {}))
     if not scanner.done:
-        raise scanner.error("a layer or the end of text")
-    return Tiles(target, graph, tuple(layers), tuple(keeps))
+        raise scanner.error("a layer, sums or the end of text")
+    return Tiles(target, graph, tuple(layers), tuple(keeps), sums)
 
 
 def _scan_layer(scanner: text.Scanner) -> Layer:

@@ -140,9 +140,8 @@ def verify_state(state: State, made_by: str) -> None:
     """Raise InternalError if `state` is not sound or its text does not read back equal."""
     if not isinstance(state, Program):
         state.verify()
-    tensors = state.tensors if not hasattr(state, "graph") else state.graph.tensors
     source = str(state)
-    again = parse_state(source, dict(tensors), f"after {made_by}")
+    again = parse_state(source, dict(state.tensors), f"after {made_by}")
     if again != state:
         first = next(
             (

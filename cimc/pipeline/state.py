@@ -36,7 +36,7 @@ def save_state(state: State, path: Path, comments: tuple[str, ...] = ()) -> None
     folder = path.parent / TENSORS
     folder.mkdir(parents=True, exist_ok=True)
     content = "".join(f"# {line}\n" for line in comments) + str(state)
-    tensors = state.graph.tensors if hasattr(state, "graph") else state.tensors
+    tensors = state.tensors
     for digest in dict.fromkeys(_DIGEST.findall(content)):
         if digest in tensors:
             _save_tensor(tensors[digest], folder / f"{digest}.npy")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cimc.errors import InternalError
 from cimc.ir.tiles import Layer, Tiles
 from cimc.kind import Options
-from cimc.passes._signed_sums import signed_sums
+from cimc.passes._signed_sums import reduced, signed_sums
 from cimc.target import Target
 from cimc.targets.rtm_ap import emit_kernels as kernels
 from cimc.targets.rtm_ap.codegen import Part, Style, chunk_of, demand_of, part_of
@@ -40,7 +40,7 @@ from cimc.targets.rtm_ap.regions import CHOICES, regions
 from cimc.targets.rtm_ap.work import Work, spec_of, work_of
 
 Ints = NDArray[np.int64]
-_MOST_PAIRS = 1 << 18  # of terms in the sums of a chunk: what sharing takes time for
+_MOST_PAIRS = 1 << 20  # of terms in the sums of a chunk: what sharing takes time for
 _PRODUCTS = 64  # of a row at a time: loading costs the same, code grows
 _CHUNKS = {0: (), 1: (36,), 2: (18, 36, 72, 144), 3: (9, 18, 36, 72, 144, 288)}  # inputs, by level
 _LAYOUTS = {0: CHOICES[:1], 1: CHOICES[:1], 2: (CHOICES[0], CHOICES[3]), 3: CHOICES}
@@ -209,11 +209,11 @@ class Chooser:
     def _part(self, piece: Piece, share: bool) -> Part | None:
         """The sums of one chunk; None where sharing would take too long."""
         if (piece, share) not in self._parts:
-            weights, part = block(self.work, piece), None
-            lengths = np.diff(signed_sums(weights).start)
+            sums, part = signed_sums(block(self.work, piece)), None
+            lengths = np.diff(sums.start)
             few = piece.c_end - piece.c_begin == 1 or (lengths**2).sum() < 2 * _MOST_PAIRS
             if few or not share:
-                part = part_of(weights, self.work.input_bits, share)
+                part = part_of(reduced(sums) if share else sums, self.work.input_bits)
             self._parts[piece, share] = part
         return self._parts[piece, share]
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import InternalError
-from cimc.passes._signed_sums import Sums, reduced, signed_sums
+from cimc.ir.sums import Sums
+from cimc.passes._signed_sums import in_order, reduced, signed_sums, without
 from cimc.targets.rtm_ap import emit_kernels as kernels
 from cimc.targets.rtm_ap import isa
 from cimc.targets.rtm_ap.isa import ACROSS
@@ -34,11 +35,41 @@ class Style:
     temp_layout: int = ACROSS
 
 
+@dataclass(frozen=True, slots=True)
+class Straight:
+    """Sums as code generation takes them: temporaries of two terms, made in order, and rows.
+
+    A temporary is (value a, shift of a, value b, shift of b, sign of b): (a << s) + sign*(b << t).
+    """
+
+    inputs: int
+    start: Ints  # [rows + 1]
+    terms: Ints
+    temps: Ints  # [temporaries, 5]
+
+    @property
+    def rows(self) -> int:
+        """Number of results."""
+        return len(self.start) - 1
+
+
+def straight(sums: Sums) -> Straight:
+    """Shared values become temporaries, each made just before its first use."""
+    sums = in_order(sums)
+    pairs = sums.terms[: 2 * sums.shared].reshape(-1, 2)
+    temps = np.empty((sums.shared, 5), np.int64)
+    temps[:, (0, 2)] = pairs >> 8
+    temps[:, (1, 3)] = pairs >> 1 & 0x7F
+    temps[:, 4] = 1 - 2 * (pairs[:, 1] & 1)
+    taken = 2 * sums.shared
+    return Straight(sums.inputs, sums.start[sums.shared :] - taken, sums.terms[taken:], temps)
+
+
 @dataclass(frozen=True)
 class Part:
     """The sums of one chunk, with offset and highest stored value of each, and of temporaries."""
 
-    sums: Sums
+    sums: Straight
     row_offset: Ints
     row_high: Ints
     temp_bits: int
@@ -73,27 +104,31 @@ def spans_of(inputs: int, chunk: int) -> tuple[tuple[int, int], ...]:
     return tuple((begin, min(begin + chunk, inputs)) for begin in range(0, inputs, chunk))
 
 
-def parts_of(weights: Ints, input_bits: int, style: Style, most_temps: int = 1 << 20) -> list[Part]:
-    """The chunks of weights[rows, inputs] @ x; each x is 0 .. 2**input_bits - 1."""
+def chunks_of(weights: Ints, style: Style) -> list[Sums]:
+    """The sums of weights[rows, inputs] @ x, chunk by chunk."""
     return [
-        part_of(weights[:, begin:end], input_bits, style.share, most_temps)
+        sums_of_chunk(weights[:, begin:end], style.share)
         for begin, end in spans_of(weights.shape[1], style.chunk)
     ]
 
 
-def part_of(weights: Ints, input_bits: int, share: bool, most_temps: int = 1 << 20) -> Part:
-    """The sums of one chunk."""
+def sums_of_chunk(weights: Ints, share: bool) -> Sums:
+    """The sums of one chunk, as a layer without sums of its own has them."""
     sums = signed_sums(weights)
-    if share:
-        sums = reduced(sums, sums.inputs + most_temps)
-    chunk = chunk_of(sums, input_bits)
+    return reduced(sums) if share else sums
+
+
+def part_of(sums: Sums, input_bits: int) -> Part:
+    """One chunk's sums; each input is 0 .. 2**input_bits - 1."""
+    made = straight(sums)
+    chunk = chunk_of(made, input_bits)
     found = (chunk.start, chunk.terms, chunk.top, chunk.weight, chunk.offset, chunk.high)
     row_offset, row_high = kernels.row_bounds(*found)
-    made = chunk.high[sums.inputs :]
-    return Part(sums, row_offset, row_high, int(made.max(initial=0)).bit_length())
+    highest = int(chunk.high[made.inputs :].max(initial=0))
+    return Part(made, row_offset, row_high, highest.bit_length())
 
 
-def chunk_of(sums: Sums, input_bits: int) -> kernels.Chunk:
+def chunk_of(sums: Straight, input_bits: int) -> kernels.Chunk:
     """What code generation needs of a chunk's sums."""
     top = np.full(sums.inputs, (1 << input_bits) - 1)
     bounds = kernels.value_bounds(top, sums.temps)
@@ -149,22 +184,35 @@ def code_of(
 def column_codes(
     pieces: Sequence[Ints], input_bits: int, geometry: Geometry, style: Style
 ) -> list[ColumnCode] | None:
-    """Words for several weight matrices whose groups of arrays share one layout.
+    """Words for several weight matrices whose groups of arrays share one layout."""
+    groups = [chunks_of(weights, style) for weights in pieces]
+    return codes_of_sums(groups, input_bits, geometry, style)
 
-    Where temporaries are more than places, fewer are made. None: it does not fit the columns.
+
+def codes_of_sums(
+    groups: Sequence[Sequence[Sums]], input_bits: int, geometry: Geometry, style: Style
+) -> list[ColumnCode] | None:
+    """Words for several groups of arrays that share one layout; each brings its chunks' sums.
+
+    Where shared values are more than places, some are computed again and again instead. None: it
+    does not fit the columns.
     """
-    most = 1 << 20
+    most: int | None = None
     while True:
-        groups = [parts_of(weights, input_bits, style, most) for weights in pieces]
-        demand = demand_of(groups, input_bits)
+        parts = [[part_of(_at_most(sums, most), input_bits) for sums in group] for group in groups]
+        demand = demand_of(parts, input_bits)
         room = regions(demand, geometry, style.input_layout, style.temp_layout)
         if room is None:
             if demand.temps == 0:
                 return None
             most = demand.temps // 2
             continue
-        codes = [code_of(parts, room, input_bits, style) for parts in groups]
+        codes = [code_of(group, room, input_bits, style) for group in parts]
         found = [code for code in codes if code is not None]
         if len(found) == len(codes):
             return found
         most = min(demand.temps - 1, room.temps.banks * room.temps.levels)
+
+
+def _at_most(sums: Sums, most: int | None) -> Sums:
+    return sums if most is None or sums.shared <= most else without(sums, most)

@@ -54,19 +54,19 @@ def test_repeated_and_negated_rows_are_free() -> None:
     once = reduced(signed_sums(row[None]))
     again = reduced(signed_sums(np.array([row, -row, row])))
     assert once.slice_additions == again.slice_additions == 4
-    assert len(again.terms) == 3
+    assert [len(again.row(number)) for number in range(3)] == [1, 1, 1]
 
 
 def test_one_input_has_nothing_to_share() -> None:
     sums = reduced(signed_sums(ternary(np.random.default_rng(0), 100, 1, 0.3)))
-    assert len(sums.temps) == 0
+    assert sums.shared == 0
 
 
 def test_no_pair_is_left_that_occurs_twice() -> None:
     sums = reduced(signed_sums(ternary(np.random.default_rng(1), 64, 12, 0.6)))
     pairs: dict[tuple[int, int, int], int] = {}
     for row in range(sums.rows):
-        terms = sorted(sums.terms[sums.start[row] : sums.start[row + 1]].tolist())
+        terms = sorted(sums.row(row))
         for place, two in enumerate(terms):
             for one in terms[:place]:
                 key = (one >> 1, two >> 1, (one ^ two) & 1)
@@ -78,7 +78,7 @@ def test_no_pair_is_left_that_occurs_twice() -> None:
 def test_temporaries_stay_within_the_limit(limit: int) -> None:
     weights = ternary(np.random.default_rng(2), 256, 9, 0.5)
     sums = reduced(signed_sums(weights), limit)
-    assert len(sums.temps) == limit - 9
+    assert sums.shared == limit - 9
     assert (sums.matrix() == weights).all()
 
 
@@ -94,7 +94,7 @@ def test_means_over_random_slices(
     for seed in range(50):
         plain = signed_sums(ternary(np.random.default_rng(seed), rows, 9, sparsity))
         shared = reduced(plain)
-        found.append((plain.additions, shared.additions, len(shared.temps)))
+        found.append((plain.additions, shared.additions, shared.shared))
         filled = 1 - sparsity**9
         bound = 1 - filled / (9 * (1 - sparsity))
         assert 1 - shared.additions / plain.additions <= bound + 0.04
