@@ -23,7 +23,8 @@ BODY = """
 
 @pytest.fixture
 def tiles(cimc: Cimc, model: Path, tmp_path: Path) -> Path:
-    answer = cimc("compile", str(model), "-t", TARGET, "--to", "map", "-o", "tiles.cir")
+    args = ("--to", "map", "-o", "tiles.cir", "--without", "keep-resident")
+    answer = cimc("compile", str(model), "-t", TARGET, *args)
     assert answer.code == 0, answer.err
     return tmp_path / "tiles.cir"
 
