@@ -25,6 +25,8 @@ MAX_STEPS = 64 * 64 + 8
 _INTO, _ONTO, _PUT, _ADD, _HOLD = isa.INTO, isa.ONTO, isa.PUT, isa.ADD, isa.HOLD
 _SUM, _ONE, _MUL, _SADD, _SSUB = isa.SUM, isa.ONE, isa.MUL, isa.SADD, isa.SSUB
 _SSUM, _SDIFF, _RELU, _MAX, _LESS = isa.SSUM, isa.SDIFF, isa.RELU, isa.MAX, isa.LESS
+_NEG, _NEGATE, _LESSK = isa.NEG, isa.NEGATE, isa.LESSK
+_ATLEAST, _ATMOST, _FIRST_WITH_CONSTANT = isa.ATLEAST, isa.ATMOST, isa.FIRST_WITH_CONSTANT
 _ACROSS, _ALONG = isa.ACROSS, isa.ALONG
 WRITE_0, WRITE_1, FORGET = isa.WRITE_0, isa.WRITE_1, isa.FORGET
 _TABLE = {name: place for place, name in enumerate(NAMES)}
@@ -41,6 +43,9 @@ _DIFF_FIRST, _DIFF_BIT = _TABLE["diff-first"], _TABLE["diff"]
 _KEYED_ADD_FIRST, _KEYED_ADD = _TABLE["keyed-add-first"], _TABLE["keyed-add"]
 _KEYED_SUB_FIRST, _KEYED_SUB = _TABLE["keyed-sub-first"], _TABLE["keyed-sub"]
 _CLEAR_KEYED, _LESS_BIT, _COPY_KEYED = _TABLE["clear-keyed"], _TABLE["less"], _TABLE["copy-keyed"]
+_SET_KEYED, _NEGATE_BIT = _TABLE["set-keyed"], _TABLE["negate"]
+_NEGATE_IN_PLACE = _TABLE["negate-in-place"]
+_LESS_THAN_0, _LESS_THAN_1 = _TABLE["less-than-0"], _TABLE["less-than-1"]
 
 # what a controller remembers between words: words so far, dst slot, held slot, held inverted
 FRESH = (0, -1, -1, 0)
@@ -86,6 +91,20 @@ def _put(
     return count + 1
 
 
+@njit_inner
+def _compared(
+    slot: Number, constant: Number, width: Number, invert: int, carry: Number, domains: int,
+    steps: Ints,
+) -> int:  # fmt: skip
+    """Into the carry: less than the constant; with the value complemented, more than it."""
+    n = 0
+    for bit in range(width):
+        one = (constant >> bit & 1) != invert
+        table = _LESS_THAN_1 if one else _LESS_THAN_0
+        n = _put(steps, n, table, cell_of(slot, bit, domains), -1, carry, -1, invert, 1)
+    return n
+
+
 @njit
 def expand(
     code: Number, slots: Codes, memory: Ints, columns: int, domains: int, carries: int, steps: Ints
@@ -96,7 +115,7 @@ def expand(
     """
     opcode, width, shift = code & 0x1F, code >> 5 & 0x3F, code >> 11 & 0x1F
     invert, dead, name = code >> 16 & 1, code >> 17 & 1, code >> 18
-    slot = np.int64(slots[name])
+    slot = np.int64(slots[name if opcode < _FIRST_WITH_CONSTANT else 0])
     bits = slot >> 22 & 0x3F
     carry = (columns - 1 - memory[0] % carries) * domains
     memory[0] += 1
@@ -163,12 +182,31 @@ def expand(
             a, b = cell_of(slot, bit, domains), cell_of(dst, bit, domains)
             n = _put(steps, n, _COPY_KEYED, a, b, carry, -1, 0, 1)
         return _put(steps, n, WRITE_0, -1, -1, -1, carry, 0, 1)
-    if opcode > _LESS:
+    if opcode in (_NEG, _NEGATE):
+        n = _put(steps, n, WRITE_1, -1, -1, -1, carry, 0, 1)
+        for bit in range(width):
+            if opcode == _NEG:
+                a, r = cell_of(slot, _least(bit, bits - 1), domains), cell_of(dst, bit, domains)
+                n = _put(steps, n, _NEGATE_BIT, a, -1, carry, r, 0, 1)
+            else:
+                b = cell_of(dst, bit, domains)
+                n = _put(steps, n, _NEGATE_IN_PLACE, -1, b, carry, -1, 0, 1)
+        return _put(steps, n, WRITE_0, -1, -1, -1, carry, 0, 1)
+    if opcode in (_ATLEAST, _ATMOST):
+        n = _compared(dst, name, width, 1 if opcode == _ATMOST else 0, carry, domains, steps)
+        for bit in range(width):
+            table = _SET_KEYED if name >> bit & 1 == 1 else _CLEAR_KEYED
+            n = _put(steps, n, table, -1, cell_of(dst, bit, domains), -1, carry, 0, 1)
+        return _put(steps, n, WRITE_0, -1, -1, -1, carry, 0, 1)
+    if opcode > _ATMOST:
         return BAD_OPCODE
     if memory[2] < 0:
         return NO_HELD
     held = np.int64(slots[memory[2]])
     held_bits = held >> 22 & 0x3F
+    if opcode == _LESSK:
+        n = _compared(held, name, width, 0, carry, domains, steps)
+        return _put(steps, n, _CARRY_OUT, -1, -1, carry, cell_of(dst, 0, domains), 0, 1)
     if opcode == _SUM:
         running = False
         for bit in range(width):

@@ -7,6 +7,11 @@ operand. A word is one operation over whole columns, bit-serial, lowest bit firs
     onto s   results go to slot s, on top of its content    add s    in place, from bit `shift` on
     hold s   s is the first operand of sum, mul ...         sum s    held + s, to cleared cells
 
+    relu     0 where the result is negative                 max s    the larger of the result and s
+    less s   1 where held < s                               lessk k  1 where held < k
+    atleast k, atmost k   the result, where it is not less (more) than k, else k
+    neg s    -s, to cleared cells                           negate   the result becomes its negative
+
     word   opcode:5 | width:6 | shift:5 | flags:2 | slot:14      (from bit 0 up)
     slot   column:12 | domain:8 | layout:2 | bits:6
 
@@ -32,9 +37,12 @@ from cimc.targets.rtm_ap.pass_tables import NAMES
 
 OPCODES = (
     "into", "onto", "put", "add", "hold", "sum", "one", "mul",
-    "sadd", "ssub", "ssum", "sdiff", "relu", "max", "less",
+    "sadd", "ssub", "ssum", "sdiff", "relu", "max", "less", "neg", "negate",
+    "lessk", "atleast", "atmost",
 )  # fmt: skip
 INTO, ONTO, PUT, ADD, HOLD, SUM, ONE, MUL, SADD, SSUB, SSUM, SDIFF, RELU, MAX, LESS = range(15)
+NEG, NEGATE, LESSK, ATLEAST, ATMOST = range(15, 20)
+FIRST_WITH_CONSTANT = LESSK  # from here on opcodes have a constant in place of a slot
 ACROSS, ALONG, DOWN = range(3)
 LAYOUTS = ("across", "along", "down")
 NOT = 1  # flag: the operand is complemented; with mul: the key is two's complement
@@ -130,7 +138,10 @@ def disassembled(code: Code, slots: Code) -> Iterator[str]:
     """One line for each word, with the place of its operand."""
     for item in code.tolist():
         word = word_of(item)
-        yield f"{word!s:<28} # {slot_of(int(slots[word.slot]))}"
+        if word.opcode >= FIRST_WITH_CONSTANT:
+            yield str(word)
+        else:
+            yield f"{word!s:<28} # {slot_of(int(slots[word.slot]))}"
 
 
 Cell = tuple[int, int]  # column, domain
@@ -172,7 +183,7 @@ class Controller:
     def steps(self, code: int) -> Iterator[Step]:
         """The steps of one word, in order."""
         word = word_of(code)
-        slot = self.slots[word.slot]
+        slot = self.slots[word.slot if word.opcode < FIRST_WITH_CONSTANT else 0]
         carry = self.carries[self.count % len(self.carries)]
         self.count += 1
         if word.opcode in (INTO, ONTO):
@@ -318,6 +329,48 @@ class Controller:
         for bit in range(word.width):
             yield Step(_T["less"], self._held().cell(bit), slot.cell(bit), carry)
         yield Step(_T["carry-out"], c=carry, r=self._dst().cell(0))
+
+    def _neg(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        """Complement plus one: the carry comes in as 1."""
+        yield Step(WRITE_1, r=carry)
+        for bit in range(word.width):
+            a = slot.cell(min(bit, slot.bits - 1))
+            yield Step(_T["negate"], a, c=carry, r=self._dst().cell(bit))
+        yield Step(WRITE_0, r=carry)
+
+    def _negate(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        yield Step(WRITE_1, r=carry)
+        for bit in range(word.width):
+            yield Step(_T["negate-in-place"], b=self._dst().cell(bit), c=carry)
+        yield Step(WRITE_0, r=carry)
+
+    def _lessk(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        """One bit: held < constant."""
+        yield from _compared(self._held(), word, 0, carry)
+        yield Step(_T["carry-out"], c=carry, r=self._dst().cell(0))
+
+    def _atleast(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        yield from self._clipped(word, 0, carry)
+
+    def _atmost(self, word: Word, slot: Slot, carry: Cell) -> Iterator[Step]:
+        yield from self._clipped(word, 1, carry)
+
+    def _clipped(self, word: Word, invert: int, carry: Cell) -> Iterator[Step]:
+        """C = dst < constant (inverted: dst > constant), then dst = constant where C."""
+        dst = self._dst()
+        yield from _compared(dst, word, invert, carry)
+        for bit in range(word.width):
+            table = "set-keyed" if word.slot >> bit & 1 else "clear-keyed"
+            yield Step(_T[table], b=dst.cell(bit), r=carry)
+        yield Step(WRITE_0, r=carry)
+
+
+def _compared(slot: Slot, word: Word, invert: int, carry: Cell) -> Iterator[Step]:
+    """Into the carry, lowest bit first: less than the constant; complemented, more than it."""
+    for bit in range(word.width):
+        one = (word.slot >> bit & 1) != invert
+        table = "less-than-1" if one else "less-than-0"
+        yield Step(_T[table], slot.cell(bit), c=carry, invert=invert)
 
 
 def _cleared(slot: Slot, width: int) -> Iterator[Step]:

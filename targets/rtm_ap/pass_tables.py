@@ -416,7 +416,14 @@ _TABLES = (
         lambda a, b, _c, r: (a, (a & r) ^ b, int(b < (a & r)), r),
         _no_carry,
     ),
-    # clear B where the key is set: ReLU, keyed on the sign
+    # set, clear B where the key is set: constants; ReLU, keyed on the sign
+    PassTable(
+        "set-keyed",
+        "BR",
+        _passes("- - - 1  ->  - 1 - -"),
+        lambda a, b, c, r: (a, 1 if r else b, c, r),
+        _always,
+    ),
     PassTable(
         "clear-keyed",
         "BR",

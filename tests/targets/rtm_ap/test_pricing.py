@@ -11,7 +11,7 @@ import pytest
 from cimc.target import load_target
 from cimc.targets.rtm_ap import isa
 from cimc.targets.rtm_ap.arrays import PackedArrays
-from cimc.targets.rtm_ap.isa import ACROSS, ALONG, Controller, Slot, Word, slot_table
+from cimc.targets.rtm_ap.isa import ACROSS, Controller, Slot, Word, slot_table
 from cimc.targets.rtm_ap.pass_tables import NAMES, TABLES, work
 from cimc.targets.rtm_ap.pricing import Price, Pricer
 from cimc.targets.rtm_ap.probe import probe_of
@@ -31,14 +31,6 @@ def price(words: list[Word], slots: list[Slot], ap: Ap, times: int = 1) -> Price
     for _ in range(times):
         found = pricer.code(isa.encoded(words), slot_table(slots))
     return found
-
-
-@pytest.mark.parametrize("width", [5, 8, 12])
-def test_signed_accumulation_takes_8m_minus_4_cycles(width: int) -> None:
-    ap = array(search_cycles=1, write_cycles=1)
-    found = price([Word(isa.ONTO, 1), Word(isa.SADD, 0, width)], side_by_side(4, width), ap)
-    assert 2 * found.passes == 8 * width - 4
-    assert found.cycles(ap) == 8 * width - 4 + 1 + ap.carries  # and constants to the carries
 
 
 @pytest.mark.parametrize(("bits", "width"), [(4, 13), (1, 2), (8, 20)])
@@ -144,22 +136,6 @@ def test_prices_equal_the_twin(ports: int, policy: str, period: int) -> None:
         assert pricer.wear[column * ap.domains + domain] == pytest.approx(part)
 
 
-@pytest.mark.parametrize("width", [4, 10])
-def test_operands_along_tracks_move_forth_and_back(width: int) -> None:
-    slots = [Slot(0, 0, ALONG, width), Slot(1, 0, ALONG, width)]
-    words = [Word(isa.ONTO, 1), Word(isa.SADD, 0, width)]
-    first, later = (price(words, slots, array(), times) for times in (1, 2))
-    assert (first.shifts, first.moves) == (width - 1, 2 * (width - 1))
-    assert (later.shifts, later.moves) == (2 * (width - 1), 4 * (width - 1))
-
-
-def test_eager_tracks_move_twice_the_distance_each_time() -> None:
-    slots, words = [Slot(0, 9, ALONG, 1)], [Word(isa.INTO, 0, 1)]
-    assert price(words, slots, array(shift_policy="lazy"), 1).moves == 9
-    assert price(words, slots, array(shift_policy="lazy"), 2).moves == 0
-    assert price(words, slots, array(shift_policy="eager"), 2).moves == 18
-
-
 def test_operands_across_columns_do_not_shift() -> None:
     words = [Word(isa.ONTO, 1), Word(isa.SADD, 0, 12)]
     assert price(words, [Slot(0, 0, ACROSS, 4), Slot(4, 0, ACROSS, 12)], array()).moves == 0
@@ -186,14 +162,3 @@ def test_measured_cells_agree_with_the_expected_ones() -> None:
     # cleared carries change nothing at first; at last they hold 1 in half of the rows
     changed = counts.changed - 2 * loaded.changed
     assert changed / rows == pytest.approx(expected.changed, rel=0.02)
-
-
-def test_energy_is_affine_in_every_constant() -> None:
-    slots = [Slot(0, 0, ALONG, 6), Slot(1, 3, ALONG, 9)]
-    words = [Word(isa.ONTO, 1), Word(isa.ADD, 0, 9), Word(isa.ADD, 0, 9)]
-    found = price(words, slots, array())
-    counts = {"search_pj": found.searched, "write_pj": found.written, "shift_pj": found.moves}
-    for key, count in counts.items():
-        once, twice, zero = (found.energy_pj(array(**{key: value})) for value in (1.0, 2.0, 0.0))
-        assert once - zero == pytest.approx(count)
-        assert twice - once == pytest.approx(count)

@@ -196,27 +196,6 @@ def test_costs_hold_the_arrays_that_run() -> None:
         assert {event for event, _ in cost.events} <= KIND.energies(target).keys()
 
 
-def test_energy_is_affine_in_the_constants_with_the_events_as_factors() -> None:
-    graph, keys = conv_graph(), ("search_pj", "write_pj", "shift_pj", "read_pj")
-    program = lowered(tiled(graph, machine()), machine())
-
-    def energy(target: Target) -> float:
-        prices, buffers = KIND.energies(target), program.buffer_map()
-        costs = (KIND.cost(instr, buffers, target) for instr in _instrs(program))
-        return sum(prices[event].pj * count for cost in costs for event, count in cost.events)
-
-    def counted(event: str) -> int:
-        buffers = program.buffer_map()
-        costs = (KIND.cost(instr, buffers, machine()) for instr in _instrs(program))
-        return sum(count for cost in costs for name, count in cost.events if name == event)
-
-    events = ("ap.searched_bits", "ap.written_bits", "ap.shift_steps", "ap.read_bits")
-    for key, event in zip(keys, events, strict=True):
-        zero, one, two = (energy(load_target("rtm-ap", {f"ap.{key}": v})) for v in (0.0, 1.0, 2.0))
-        assert one - zero == pytest.approx(counted(event))
-        assert two - one == pytest.approx(one - zero)
-
-
 def test_mutated_column_programs_are_found() -> None:
     """An operand complemented, or another operand taken."""
     graph, target = conv_graph(), machine()
