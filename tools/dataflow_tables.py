@@ -39,6 +39,7 @@ from cimc.mapping.workload import Workload
 from cimc.report.table import Scalar, Table
 from cimc.target import Target, load_target
 from cimc.targets.sram_cim.exact.driver import Interrupted, Result, Standing, solve_all
+from cimc.targets.sram_cim.exact.private_anneal import annealed_private
 from cimc.targets.sram_cim.exact.problem import Figures, Problem, Timing
 from cimc.targets.sram_cim.exact.solve import model_of
 from cimc.targets.sram_cim.exact.store import default_store
@@ -114,6 +115,8 @@ def mapped_by_rules(problem: Problem, target: Target, replayed: Nest | None) -> 
     def heuristic() -> Iterator[Nest]:
         options = Options(level=2, objective=named)
         yield nest_of(best_mapping(workload, problem.epilogue, machine, target, options))
+        if problem.timing == "private":
+            yield from map(nest_of, annealed_private(workload, target, named))
 
     keep("ws", lambda: map(nest_of, weight_stationary(workload, machine)))
     keep(

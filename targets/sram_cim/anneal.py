@@ -24,6 +24,7 @@ OBJECTIVES = {
 ORDERS = ("gkcrsnpq", "gnpqkcrs")  # from outside: weights stay, results stay
 CHOICES = 16
 ROUNDS = ((64, 30, 0.3), (16, 120, 0.1), (5, 500, 0.1), (1, 1000, 0.05))  # starts, steps, heat
+Start = tuple[Factors, Loops, bool]  # spatial choice, order, whether all buffers are double
 SMOOTH = 7  # largest prime factor of a loop that is split
 
 
@@ -105,14 +106,8 @@ def annealed(
     workload: Workload, machine: Machine, spec: SramCimSpec, epilogue: int, objective: str
 ) -> Mapped | None:
     """The best mapping found, always the same one; None if nothing fitted."""
-    starts = [
-        (factors, order_loops(remaining(workload, factors, order)), double)
-        for factors in spatial_choices(workload, machine, CHOICES)
-        for order in ORDERS
-        for double in (False, True)
-    ]
     m = packed(workload, machine, spec, epilogue)
-    tables = _Tables(starts, m)
+    starts, tables = starts_of(workload, machine, m)
     cut = np.zeros(m.chain.shape, np.int64)
     best, score = kernel.search(
         m,
@@ -140,6 +135,19 @@ def annealed(
     return with_levels(workload, machine, starts[best][0], loops, cut, use, double)
 
 
+def starts_of(
+    workload: Workload, machine: Machine, m: kernel.Machine
+) -> tuple[list[Start], Tables]:
+    """What a search begins with: promising spatial choices in plain orders of loops."""
+    starts = [
+        (factors, order_loops(remaining(workload, factors, order)), double)
+        for factors in spatial_choices(workload, machine, CHOICES)
+        for order in ORDERS
+        for double in (False, True)
+    ]
+    return starts, Tables(starts, m)
+
+
 def order_loops(loops: Loops) -> Loops:
     """Loops split into prime ones, large factors outside; what has large primes is rounded up."""
     return tuple((dim, prime) for dim, bound in loops for prime in _smooth(bound))
@@ -157,10 +165,10 @@ def _smooth(bound: int) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
-class _Tables:
+class Tables:
     """All starts of a search, as arrays."""
 
-    def __init__(self, starts: list[tuple[Factors, Loops, bool]], m: kernel.Machine) -> None:
+    def __init__(self, starts: list[Start], m: kernel.Machine) -> None:
         count, longest = len(starts), m.chain.shape[1]
         width = max(len(loops) for _, loops, _ in starts)
         self.factors = np.ones((count, m.source.shape[0], len(DIMS)), np.int64)
