@@ -13,9 +13,13 @@ from cimc.sim.private_ports_schedule import private_schedule, published_elements
 from cimc.target import Target
 from cimc.targets.sram_cim.energy import activation_pj, leakage_pj
 from cimc.targets.sram_cim.exact.choices import remaining, used
+from cimc.targets.sram_cim.exact.outlines import Outlines
 from cimc.targets.sram_cim.exact.problem import Exploration, Figures, Limits, Problem
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import Factors
+
+WIDTHS = (0, 150, 3_000, 40_000, 300_000)  # outlines of each size, by effort
+ALLOWED = 0.3  # share of the slack that outlines may differ by and still stand for each other
 
 
 class PrivatePorts:
@@ -28,6 +32,20 @@ class PrivatePorts:
         self.cycles = self.machine.activation_cycles(bits[INPUT], bits[WEIGHT])
         self.activation_pj = activation_pj(spec, bits[INPUT], bits[WEIGHT])
         self.leakage_pj = leakage_pj(spec)
+        self.outer = self._outer()
+        self.known: dict[Factors, Outlines] = {}
+
+    def _outer(self) -> Figures:
+        """Each operand once from or to the outermost level."""
+        busiest, pj = 0.0, 0.0
+        for operand in OPERANDS:
+            level = self.machine.levels[self.machine.chain(operand)[0]]
+            elements = published_elements(self.workload, operand, self.workload.dims)
+            bits = elements * self.workload.bits[operand]
+            ways = 2 if operand == OUTPUT else 1
+            busiest = max(busiest, ways * bits / level.read_bits)
+            pj += bits * level.read_pj  # results that never lie outermost are not charged
+        return Figures(busiest, pj)
 
     def evaluate(self, nest: Nest) -> Figures | None:
         """The simulator's own figures of a mapping; None if it is not legal."""
@@ -40,22 +58,38 @@ class PrivatePorts:
         return Figures(cycles, pj)
 
     def floor(self, factors: Factors) -> Figures:
-        """All activations one after the other; each operand once from or to the outermost level."""
+        """All activations one after the other; each operand once from or to outermost."""
         activations = math.prod(remaining(self.workload, factors).values())
-        busiest, pj = 0.0, 0.0
-        for operand in OPERANDS:
-            level = self.machine.levels[self.machine.chain(operand)[0]]
-            elements = published_elements(self.workload, operand, self.workload.dims)
-            bits = elements * self.workload.bits[operand]
-            ways = 2 if operand == OUTPUT else 1
-            busiest = max(busiest, ways * bits / level.read_bits)
-            pj += bits * level.read_pj  # results that never lie outermost are not charged
-        cycles = max(busiest, float(activations * self.cycles))
-        pj += activations * used(factors[0]) * self.activation_pj
+        if activations == 1:
+            cycles = 0.0  # without loops, what goes on after the last transfer is not counted
+        else:
+            cycles = max(self.outer.cycles, float(activations * self.cycles))
+        pj = self.outer.energy_pj + activations * used(factors[0]) * self.activation_pj
         return Figures(cycles, pj + cycles * self.leakage_pj)
 
     def explore(self, factors: Factors, objective: Objective, limits: Limits) -> Exploration:
-        """Nothing yet: the floor is what is proven."""
-        floor = self.floor(factors)
-        bound = objective.score(floor.cycles, floor.energy_pj)
-        return Exploration(bound, (), 0, not limits.stop())
+        """Search the outlines of the mappings with these spatial loops."""
+        if factors not in self.known:
+            self.known[factors] = Outlines(self.workload, self.target, factors, objective)
+        outlines = self.known[factors]
+        if not outlines.kinds:
+            return self._without_loops(outlines, objective)
+        if limits.effort == 0:
+            least = outlines.least()
+            return Exploration(least[2], (), 1, least[2] >= limits.cutoff)
+        effort = min(limits.effort, len(WIDTHS) - 1)
+        least = outlines.least()
+        before = outlines.nodes
+        found = outlines.run(
+            WIDTHS[effort], limits.cutoff, ALLOWED * limits.slack, least[:2], limits.stop
+        )
+        is_final = found.is_complete or limits.effort >= len(WIDTHS) - 1
+        return Exploration(found.bound, found.nests, outlines.nodes - before, is_final)
+
+    def _without_loops(self, outlines: Outlines, objective: Objective) -> Exploration:
+        """The only mapping where nothing is left for loops in time."""
+        nest = outlines.empty_nest()
+        figures = self.evaluate(nest)
+        if figures is None:
+            return Exploration(math.inf, (), 1, True)
+        return Exploration(objective.score(figures.cycles, figures.energy_pj), (nest,), 1, True)

@@ -69,11 +69,19 @@ class Progress:
     nest: Nest | None = None  # the best mapping so far, so that it survives a lost process
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """When to stop, and below which score nothing is of interest any more."""
+    """How far to go with one choice of spatial loops.
 
-    cutoff: float  # parts whose bound is not below it need no proof
+    effort  0: tighten the floor, in a millisecond or so;  1: a narrow search that finds good
+            mappings;  2 and more: wider and wider ones, until the bound reaches the cutoff
+    cutoff  scores from here on are of no interest: no bound needs to be higher
+    slack   how far below the best mapping's score the cutoff is
+    """
+
+    effort: int
+    cutoff: float
+    slack: float
     stop: Callable[[], bool]
 
 
@@ -84,7 +92,7 @@ class Exploration:
     bound: float
     nests: tuple[Nest, ...]  # promising ones, to be judged by the referee
     nodes: int
-    finished: bool
+    is_final: bool  # more effort would not raise the bound
 
 
 class CostModel(Protocol):

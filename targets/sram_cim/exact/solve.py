@@ -1,12 +1,14 @@
-"""Branch and bound over the choices of spatial loops: the ones with the lowest bounds first.
+"""Branch and bound over the choices of spatial loops: the one with the lowest bound goes first.
 
-The timing (`CostModel`) bounds a choice, searches it, and judges what was found. The bound of the
-whole is the lowest of: choices not searched, by their floors; searched ones, by what their search
-proves. It never exceeds the best mapping's own cost.
+The timing (`CostModel`) bounds a choice, searches it with more and more effort, and judges what was
+found. The lowest bound of all choices is that of the whole; it never exceeds the best mapping's own
+cost.
 """
 
 from __future__ import annotations
 
+import heapq
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -26,6 +28,8 @@ from cimc.targets.sram_cim.exact.problem import (
 from cimc.targets.sram_cim.exact.starts import starting_nests
 from cimc.targets.sram_cim.machine import machine_of
 from cimc.targets.sram_cim.placing import Factors
+
+GLIMPSES = 16  # choices that get a narrow search before any gets a wide one
 
 
 def solve(
@@ -114,22 +118,35 @@ class _Search:
         return sorted(scored, key=lambda item: item[0])
 
     def run(self) -> None:
-        """Search choice after choice until what remains cannot matter."""
+        """Search the choice with the lowest bound, a little further each time."""
         choices = self.choices()
-        proven = float("inf")  # what the choices searched so far cannot beat
-        for done, (floor, factors) in enumerate(choices, 1):
-            self.bound = min(proven, floor)
-            if floor >= self.cost * (1.0 - self.gap) or self.is_over():
-                break
-            limits = Limits(self.cost * (1.0 - self.gap), self.is_over)
-            explored = self.model.explore(factors, self.problem.objective, limits)
+        cutoff = self.cutoff()
+        open_ = [(floor, 0, place) for place, (floor, _) in enumerate(choices) if floor < cutoff]
+        closed = min((floor for floor, _ in choices if floor >= cutoff), default=math.inf)
+        heapq.heapify(open_)
+        while open_ and open_[0][0] < self.cutoff() and not self.is_over():
+            first = [item for item in heapq.nsmallest(GLIMPSES, open_) if item[1] < 2]
+            item = min(first, key=lambda item: item[1]) if first else open_[0]
+            open_.remove(item)
+            heapq.heapify(open_)
+            bound, effort, place = item
+            limits = Limits(effort, self.cutoff(), self.cost - self.cutoff(), self.is_over)
+            explored = self.model.explore(choices[place][1], self.problem.objective, limits)
             self.nodes += explored.nodes
             self.offer(explored.nests)
-            proven = min(proven, max(floor, explored.bound))
-            self.report(done, len(choices))
-        else:
-            self.bound = proven
-        self.finished = not self.is_over() or self.bound >= self.cost * (1.0 - self.gap)
+            bound = max(bound, explored.bound)
+            if explored.is_final:
+                closed = min(closed, bound)
+            else:
+                heapq.heappush(open_, (bound, effort + 1, place))
+            self.bound = min([closed, *(item[0] for item in open_[:1])])
+            self.report(len(choices) - len(open_), len(choices))
+        self.bound = min([closed, *(item[0] for item in open_[:1])])
+        self.finished = not open_ or open_[0][0] >= self.cutoff()
+
+    def cutoff(self) -> float:
+        """Bounds need not be higher."""
+        return self.cost * (1.0 - self.gap)
 
     def report(self, done: int, count: int) -> None:
         """Tell how far it has come."""

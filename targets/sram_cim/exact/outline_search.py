@@ -1,0 +1,402 @@
+"""Kernels of the search over outlines: one more loop in every way, bounds, and who stands for whom.
+
+Arrays of the search: `kinds` rows (dim, prime); `most` how many of each the iterations have;
+`steps` rows (dim, bound, primes of each kind), all loops that can be placed; `aim` what is
+minimized: weight of cycles, weight of pJ, 1.0 for their product, leakage in pJ per cycle, pJ of the
+activations. `volume[o]`: bits of all of an operand; see `Terms`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc import jit
+from cimc.sim import private_ports_batch as batch
+from cimc.targets.sram_cim import search_kernel as shared
+from cimc.targets.sram_cim.exact import outline_kernel as outline
+from cimc.targets.sram_cim.exact.outline_kernel import (
+    BITS,
+    COUNT,
+    DEBT,
+    DIM,
+    FIRED,
+    FLOOR,
+    LATER,
+    LIFE,
+    NEXT,
+    PARENT,
+    PJ,
+    POS,
+    POSITIONS,
+    SHUT,
+    SUMS,
+    TAU,
+    TIGHT,
+    TWO,
+    D,
+    E,
+    F,
+    Q,
+    R,
+    T,
+    completed,
+    extended,
+    options,
+    silent,
+    tile_bits,
+)
+from cimc.targets.sram_cim.search_kernel import READ, SHARED, SIZE, Floats, Ints, Machine
+
+njit = jit.compiler(__file__, batch.__file__, shared.__file__, outline.__file__)
+
+CYCLES, PJS, PRODUCT, LEAKAGE, FIXED = range(5)  # of `aim`
+COMPARED = 40  # outlines that another one of its group is compared with
+
+
+class Terms(NamedTuple):
+    """What does not change in the search of one spatial choice."""
+
+    m: Machine
+    limits: Ints  # rows and columns of the input
+    spread: Ints
+    instances: Ints
+    kinds: Ints
+    most: Ints
+    steps: Ints
+    boots: Floats
+    boot_pj: Floats
+    aim: Floats
+    outer_pj: Floats  # [3] pJ of moving all of an operand from or to the outermost level once
+    outer_cycles: Floats  # [3] cycles of that
+
+
+@njit
+def score(aim: Floats, cycles: float, pj: float) -> float:
+    """What is minimized, of cycles and pJ without leakage and activations."""
+    total = pj + aim[FIXED] + aim[LEAKAGE] * cycles
+    if aim[PRODUCT] > 0.0:
+        return float(cycles * total)
+    return float(aim[CYCLES] * cycles + aim[PJS] * total)
+
+
+@njit
+def bounded(
+    terms: Terms, label: Ints, x: Floats, inside: Ints, rest: Ints, tile: Ints
+) -> tuple[float, float]:
+    """Cycles and pJ that no nest around the outline goes below.
+
+    inside, rest: by dim, iterations that are placed and that are not. Each tile that an operand
+    still has to bring to the macro is brought at a boundary of its own; the boundaries of operands
+    may coincide. What lies further in than the outermost level comes from there at least once.
+    """
+    m = terms.m
+    left = 1.0
+    whole = np.empty(8, np.int64)
+    for d in range(8):
+        left *= rest[d]
+        whole[d] = inside[d] * rest[d]
+    now = max(x[D], x[D + 1], x[D + 2])
+    delay, tiles, fill = np.zeros(3), np.zeros(3), np.zeros(3)
+    pj, busiest = left * x[E], 0.0
+    growing, every = -1, 0.0  # an operand whose tile next to the macro may still grow
+    for o in range(3):
+        position, last = label[POS + o], m.length[o] - 1
+        ways = 2.0 if o == 2 else 1.0
+        own = 1.0
+        for d in range(8):
+            if m.relevant[o, d]:
+                own *= rest[d]
+        still = silent(m, label, o)
+        is_open = not label[FIRED + o] and not still
+        fill[o] = x[F + o]
+        busiest = max(busiest, terms.outer_cycles[o])
+        if is_open:
+            pj += own * x[PJ + o]
+            fill[o] += x[TAU + o]
+            if label[NEXT + o] == m.length[o]:
+                delay[o], tiles[o] = x[D + o] + ways * x[TAU + o], own
+        if position == 0:
+            continue
+        outer, level = m.chain[o, 0], m.chain[o, position]
+        sums = label[SUMS] if o == 2 else 0
+        pj += terms.outer_pj[o]
+        stored = tile_bits(m, terms.limits, o, level, whole, terms.spread, sums, tile)
+        pj += stored * m.pj[level, 1] * terms.instances[level]
+        moved = tile_bits(m, terms.limits, o, outer, inside, terms.spread, 0, tile)
+        fill[o] += moved / m.level[outer, READ]
+        if position < last or m.may_double[o, last] or is_open:
+            continue
+        widest = 1
+        for other in range(last):
+            widest = max(widest, m.level[m.chain[o, other], READ])
+        source = m.chain[o, last - 1]
+        moved = tile_bits(m, terms.limits, o, source, inside, terms.spread, 0, tile)
+        stored = tile_bits(m, terms.limits, o, level, inside, terms.spread, sums, tile)
+        if stored * 2 > m.level[level, SIZE]:
+            delay[o], tiles[o] = x[D + o] + ways * max(1.0, moved / widest), own
+        elif o == 1:
+            room = min(own, np.floor(m.level[level, SIZE] / stored))
+            delay[o], tiles[o] = moved / widest, own - room + 1.0
+            growing, every = o, own
+    total = left * x[T] + layered(delay, tiles, now, left)
+    ends = 0.0
+    for o in range(3):
+        ends = max(ends, fill[o] + total)
+        for level in range(POSITIONS):
+            at = 4 * o + level
+            if x[Q + at] > 0.0:
+                ends = max(ends, (left - 1.0) * x[R + at] + x[Q + at])
+    if growing >= 0:  # what its first tile takes more, its later ones take less
+        tiles[growing] = every
+        total = left * x[T] + layered(delay, tiles, now, left)
+        ends = max(ends, fill[growing] + delay[growing] + total)
+    return max(ends + fill[2], busiest), pj
+
+
+@njit
+def layered(delay: Floats, tiles: Floats, now: float, left: float) -> float:
+    """Delay of all boundaries: tiles[o] - 1 of them take at least delay[o], all at least `now`."""
+    total, covered = 0.0, 0.0
+    for _ in range(3):
+        worst, at = now, -1
+        for o in range(3):
+            if tiles[o] - 1.0 > covered and delay[o] > worst:
+                worst, at = delay[o], o
+        if at < 0:
+            break
+        total += (tiles[at] - 1.0 - covered) * worst
+        covered = tiles[at] - 1.0
+    return total + max(0.0, left - 1.0 - covered) * now
+
+
+@njit
+def fits(
+    terms: Terms,
+    label: Ints,
+    x: Floats,
+    choice: Ints,
+    before: Ints,
+    after: Ints,
+    reduces: int,
+    tile: Ints,
+) -> bool:
+    """Whether all levels hold their tiles with the loop of `choice` placed."""
+    m = terms.m
+    common, size = 0.0, 1e300
+    for o in range(3):
+        position, now = choice[o, 0], label[POS + o]
+        sums = label[SUMS]
+        level = m.chain[o, position]
+        if position != now:
+            if now < m.length[o]:
+                held = m.chain[o, now]
+                bits = tile_bits(m, terms.limits, o, held, before, terms.spread, sums, tile)
+                bits *= 1 + choice[o, 1]
+                if bits > m.level[held, SIZE]:
+                    return False
+                if m.level[held, SHARED] and now > 0:
+                    common += bits
+            sums = reduces
+        common += x[BITS + o]
+        bits = tile_bits(m, terms.limits, o, level, after, terms.spread, sums, tile)
+        if bits > m.level[level, SIZE]:
+            return False
+        if m.level[level, SHARED] and position > 0:
+            common += bits
+    for level in range(1, m.level.shape[0]):
+        if m.level[level, SHARED]:
+            size = min(size, m.level[level, SIZE])
+    return common <= size
+
+
+@njit
+def key_of(terms: Terms, label: Ints) -> int:
+    """A number that two outlines share if and only if the same loops can be placed around them."""
+    key = label[SUMS]
+    for o in range(3):
+        key = key * 8 + label[POS + o]
+        key = key * 8 + label[NEXT + o]
+        key = key * 2 + label[FIRED + o]
+        key = key * 2 + label[SHUT + o]
+        key = key * 2 + label[TWO + o]
+        key = key * 2 + label[TIGHT + o]
+    for kind in range(terms.kinds.shape[0]):
+        key = key * (terms.most[kind] + 1) + label[COUNT + kind]
+    return int(key)
+
+
+@njit
+def expand(
+    terms: Terms,
+    labels: Ints,
+    floats: Floats,
+    start: int,
+    cutoff: float,
+    out_labels: Ints,
+    out_floats: Floats,
+    out_keys: Ints,
+) -> tuple[int, int]:
+    """All outlines with one loop more than those from `start` on, until `out` is nearly full.
+
+    A whole nest has its score in FLOOR, its cycles in T and its pJ in E. Returns the next one to
+    expand, and how many were made.
+    """
+    m, kinds, most, steps = terms.m, terms.kinds, terms.most, terms.steps
+    made, room = 0, out_labels.shape[0] - 1
+    before, after, tile = np.empty(8, np.int64), np.empty(8, np.int64), np.empty(8, np.int64)
+    rest = np.empty(8, np.int64)
+    rows = np.empty((3, 64, 4), np.int64)
+    counts, choice = np.empty(3, np.int64), np.empty((3, 4), np.int64)
+    ever = 0
+    for kind in range(kinds.shape[0]):
+        if m.reduced[kinds[kind, 0]]:
+            ever = 1
+    for number in range(start, labels.shape[0]):
+        if made + 3000 > room:
+            return number, made
+        label, x = labels[number], floats[number]
+        before[:] = 1
+        reduces = 0
+        for kind in range(kinds.shape[0]):
+            for _ in range(label[COUNT + kind]):
+                before[kinds[kind, 0]] *= kinds[kind, 1]
+            if m.reduced[kinds[kind, 0]] and label[COUNT + kind] < most[kind]:
+                reduces = 1
+        for step in range(steps.shape[0]):
+            dim, bound = steps[step, 0], steps[step, 1]
+            possible = True
+            rest[:] = 1
+            left = 0
+            for kind in range(kinds.shape[0]):
+                remaining = most[kind] - label[COUNT + kind] - steps[step, 2 + kind]
+                if remaining < 0:
+                    possible = False
+                    break
+                left += remaining
+                for _ in range(remaining):
+                    rest[kinds[kind, 0]] *= kinds[kind, 1]
+            if not possible:
+                continue
+            after[:] = before
+            after[dim] *= bound
+            for o in range(3):
+                counts[o] = options(m, label, o, m.relevant[o, dim], rows[o])
+            for i in range(counts[0]):
+                choice[0] = rows[0, i]
+                for w in range(counts[1]):
+                    choice[1] = rows[1, w]
+                    for r in range(counts[2]):
+                        choice[2] = rows[2, r]
+                        if dim == label[DIM] and x[DEBT] == 0.0 and uneventful(label, choice):
+                            continue  # the same as one loop of both bounds
+                        if not fits(terms, label, x, choice, before, after, reduces, tile):
+                            continue
+                        new, y = out_labels[made], out_floats[made]
+                        new[:] = label
+                        y[:] = x
+                        extended(
+                            m,
+                            terms.limits,
+                            terms.spread,
+                            terms.instances,
+                            new,
+                            y,
+                            dim,
+                            bound,
+                            choice,
+                            before,
+                            reduces,
+                            ever,
+                            tile,
+                        )
+                        if left == 0:
+                            if not completed(m, new, y, terms.boots, terms.boot_pj):
+                                continue
+                            y[FLOOR] = score(terms.aim, y[T], y[E])
+                        else:
+                            cycles, pj = bounded(terms, new, y, after, rest, tile)
+                            y[FLOOR] = max(x[FLOOR], score(terms.aim, cycles, pj))
+                        if y[FLOOR] - y[DEBT] >= cutoff:
+                            continue
+                        for kind in range(kinds.shape[0]):
+                            new[COUNT + kind] += steps[step, 2 + kind]
+                        new[PARENT] = number
+                        out_keys[made] = key_of(terms, new)
+                        made += 1
+    return labels.shape[0], made
+
+
+@njit
+def uneventful(label: Ints, choice: Ints) -> bool:
+    """Whether no operand changes its level or moves its tile at the next loop."""
+    moved = 0
+    for o in range(3):
+        moved += choice[o, 0] != label[POS + o] or choice[o, 2] != 0
+    return moved == 0
+
+
+@njit
+def excess(a: Floats, b: Floats, left: float, weights: Floats, label: Ints) -> float:
+    """How much more than the same nest around b one around a can cost, at most.
+
+    weights: of a cycle more, of a pJ more, of a pJ less; label: of both
+    """
+    delay = 0.0
+    fill = 0.0
+    timer = 0.0
+    for o in range(3):
+        later = 0.0
+        if label[TIGHT + o] and o < 2:
+            later = max(0.0, b[LIFE + o] - a[LIFE + o], b[LATER + o] - a[LATER + o])
+        delay = max(delay, a[D + o] - b[D + o] + later)
+        fill = max(fill, a[F + o] - b[F + o])
+        for at in range(4 * o, 4 * o + POSITIONS):
+            more = max(0.0, a[Q + at] - b[Q + at])
+            timer = max(timer, more + (left - 1.0) * max(0.0, a[R + at] - b[R + at]))
+    back = max(0.0, a[F + 2] - b[F + 2])
+    cycles = left * max(0.0, a[T] - b[T]) + (left - 1.0) * delay + max(fill, 0.0) + timer + back
+    pj = left * (a[E] - b[E])
+    return float(weights[0] * cycles + (weights[1] if pj > 0.0 else weights[2]) * pj)
+
+
+@njit
+def undominated(
+    order: Ints,
+    keys: Ints,
+    labels: Ints,
+    floats: Floats,
+    lefts: Floats,
+    weights: Floats,
+    allowance: float,
+) -> NDArray[np.bool_]:
+    """Which outlines none of the others stands for; `order` sorts by key, then by FLOOR."""
+    count = len(order)
+    kept = np.ones(count, np.bool_)
+    stand = np.empty(COMPARED, np.int64)
+    begin = 0
+    while begin < count:
+        end, standing = begin, 0
+        while end < count and keys[order[end]] == keys[order[begin]]:
+            b = order[end]
+            bits = floats[b, BITS] + floats[b, BITS + 1] + floats[b, BITS + 2]
+            for place in range(standing):
+                a = stand[place]
+                if floats[a, BITS] + floats[a, BITS + 1] + floats[a, BITS + 2] > bits:
+                    continue
+                more = excess(floats[a], floats[b], lefts[b], weights, labels[b])
+                debt = floats[b, DEBT] + max(0.0, more)
+                if more <= 0.0 and floats[b, DEBT] == 0.0:
+                    debt = 0.0
+                if debt <= allowance:
+                    floats[a, DEBT] = max(floats[a, DEBT], debt)
+                    kept[b] = False
+                    break
+            if kept[b] and standing < COMPARED:
+                stand[standing] = b
+                standing += 1
+            end += 1
+        begin = end
+    return kept

@@ -1,0 +1,266 @@
+"""The search of one spatial choice: all outlines, layer by layer of placed prime factors.
+
+Outlines of a layer that cannot lead below the cutoff are dropped; of those around which the same
+loops can be placed, only the ones that no other stands for go on. A layer may be limited to its
+most promising outlines; then the lowest bound of what was left out is what is proven.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cimc.ir.tiles import Nest, TemporalLoop
+from cimc.mapping.machine import NAMES, OPERANDS, OUTPUT
+from cimc.mapping.nest import DIMS
+from cimc.mapping.objective import Objective
+from cimc.mapping.workload import Workload
+from cimc.target import Target
+from cimc.targets.sram_cim.energy import leakage_pj
+from cimc.targets.sram_cim.exact import outline_kernel as outline
+from cimc.targets.sram_cim.exact import outline_search as kernel
+from cimc.targets.sram_cim.exact.choices import spatial_of
+from cimc.targets.sram_cim.exact.outline import Ground, ground_of
+from cimc.targets.sram_cim.machine import machine_of, spec_of
+from cimc.targets.sram_cim.placing import Factors
+from cimc.targets.sram_cim.search_kernel import Floats, Ints
+from cimc.targets.sram_cim.stationary import primes
+
+CHUNK = 1 << 15  # outlines made at a time
+
+Rows = tuple[Ints, Floats, Ints]  # outlines: integers, floats, keys
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Whole nests, the lowest scores first, and what none of the others goes below."""
+
+    nests: tuple[Nest, ...]
+    bound: float
+    is_complete: bool  # nothing was left out for want of room or time
+
+
+class Outlines:
+    """All outlines of one spatial choice."""
+
+    def __init__(
+        self, workload: Workload, target: Target, factors: Factors, objective: Objective
+    ) -> None:
+        self.workload, self.factors, self.objective = workload, factors, objective
+        self.machine = machine_of(target)
+        ground = ground_of(workload, target, factors)
+        self.kinds = [(d, prime) for d in DIMS for prime in sorted({*primes(ground.left[d])})]
+        self.most = [primes(ground.left[dim]).count(prime) for dim, prime in self.kinds]
+        self.leakage_pj, self.fixed_pj = leakage_pj(spec_of(target)), ground.fixed_pj
+        self.terms = self._terms(ground)
+        self.nodes = 0
+
+    def aim(self, objective: Objective) -> Floats:
+        """What is minimized, as the kernels read it."""
+        product = float(objective.is_product)
+        found = [objective.latency, objective.energy, product, self.leakage_pj, self.fixed_pj]
+        return np.array(found)
+
+    def _terms(self, ground: Ground) -> kernel.Terms:
+        outer_pj, outer_cycles = np.zeros(3), np.zeros(3)
+        for o in OPERANDS:
+            chain = self.machine.chain(o)
+            level = self.machine.levels[chain[0]]
+            ways = 2 if o == OUTPUT else 1
+            bits = ground.boots[o] * level.read_bits
+            outer_cycles[o] = ways * ground.boots[o]
+            outer_pj[o] = bits * level.read_pj
+            if o == OUTPUT and all(self.machine.levels[i].size_bits < bits for i in chain[1:]):
+                outer_pj[o] += bits * level.write_pj
+        steps = [[DIMS.index(d), f, *own] for d, f, own in _steps(self.kinds, self.most)]
+        return kernel.Terms(
+            m=ground.m,
+            limits=ground.limits,
+            spread=ground.spread,
+            instances=ground.instances,
+            kinds=np.array([[DIMS.index(d), p] for d, p in self.kinds], np.int64).reshape(-1, 2),
+            most=np.array(self.most, np.int64),
+            steps=np.array(steps, np.int64).reshape(len(steps), -1),
+            boots=ground.boots,
+            boot_pj=ground.boot_pj,
+            aim=self.aim(self.objective),
+            outer_pj=outer_pj,
+            outer_cycles=outer_cycles,
+        )
+
+    def weights(self, cutoff: float, least: tuple[float, float]) -> Floats:
+        """What a cycle more, a pJ more and a pJ less change the score by, as far as it matters.
+
+        least: cycles and pJ that no nest goes below; matters: scores below the cutoff
+        """
+        aim = self.terms.aim
+        if not self.objective.is_product:
+            of_cycle = aim[kernel.CYCLES] + aim[kernel.PJS] * aim[kernel.LEAKAGE]
+            return np.array([of_cycle, aim[kernel.PJS], aim[kernel.PJS]])
+        most_cycles, most_pj = cutoff / least[1], cutoff / least[0]
+        of_cycle = most_pj + aim[kernel.LEAKAGE] * most_cycles
+        return np.array([1.01 * of_cycle, 1.01 * most_cycles, least[0]])
+
+    def least(self) -> tuple[float, float, float]:
+        """Cycles, pJ and score that no nest goes below, from the innermost loop alone."""
+        single = (Objective(latency=1.0), Objective(energy=1.0), self.objective)
+        found = []
+        for objective in single:
+            terms = self.terms._replace(aim=self.aim(objective))
+            floors = [
+                float(rows[1][:, outline.FLOOR].min())
+                for rows in self.expanded(*self.root(), math.inf, terms)
+            ]
+            found.append(min(floors, default=math.inf))
+        cycles, pj, score = found
+        return cycles, pj, max(score, self.objective.score(cycles, pj))
+
+    def root(self) -> tuple[Ints, Floats]:
+        """The outline without loops."""
+        labels = np.zeros((1, outline.COUNT + len(self.kinds)), np.int64)
+        floats = np.zeros((1, outline.FLOATS))
+        outline.root(self.terms.m, len(self.kinds), labels[0], floats[0])
+        return labels, floats
+
+    def run(
+        self,
+        width: int,
+        cutoff: float,
+        allowance: float,
+        least: tuple[float, float],
+        stop: Callable[[], bool],
+    ) -> Found:
+        """All nests of interest, at most `width` outlines of each size.
+
+        cutoff: scores from here on are of no interest; allowance: how much lower than a nest that
+        is kept one may be that is not
+        """
+        self.weighted = self.weights(cutoff, least)
+        self.allowance = allowance
+        self.bound, self.is_complete = cutoff, True
+        count = sum(self.most)
+        pending: list[list[Rows]] = [[] for _ in range(count + 1)]
+        pending[0].append((*self.root(), np.zeros(1, np.int64)))
+        kept: list[Ints] = []
+        for size in range(count):
+            if stop():
+                self.leave(itertools.chain.from_iterable(pending))
+                break
+            labels, floats, _ = self.select(pending[size], width, cutoff)
+            pending[size] = []
+            kept.append(labels)
+            for made in self.expanded(labels, floats, cutoff, self.terms):
+                sizes = made[0][:, outline.COUNT :].sum(axis=1)
+                for larger in np.unique(sizes):
+                    rows = np.flatnonzero(sizes == larger)
+                    parts = pending[larger]
+                    parts.append((made[0][rows], made[1][rows], made[2][rows]))
+                    if larger < count and sum(len(part[0]) for part in parts) > 4 * width + CHUNK:
+                        pending[larger] = [self.select(parts, 2 * width, cutoff)]
+        nests: list[Nest] = []
+        if pending[count]:
+            labels, floats = (np.concatenate([part[i] for part in pending[count]]) for i in (0, 1))
+            floors = floats[:, outline.FLOOR]
+            self.bound = min(self.bound, float((floors - floats[:, outline.DEBT]).min()))
+            nests = [self.nest(labels[i], kept) for i in np.argsort(floors, kind="stable")[:8]]
+        return Found(tuple(nests), self.bound, self.is_complete)
+
+    def leave(self, parts: Iterable[Rows]) -> None:
+        """Outlines that are not gone on with: what they may lead to bounds everything."""
+        for _, floats, _ in parts:
+            if len(floats):
+                self.is_complete = False
+                lowest = float((floats[:, outline.FLOOR] - floats[:, outline.DEBT]).min())
+                self.bound = min(self.bound, lowest)
+
+    def expanded(
+        self, labels: Ints, floats: Floats, cutoff: float, terms: kernel.Terms
+    ) -> Iterator[Rows]:
+        """Outlines with one loop more, chunk by chunk."""
+        at = 0
+        columns = outline.COUNT + len(self.kinds)
+        out = (
+            np.empty((CHUNK, columns), np.int64),
+            np.empty((CHUNK, outline.FLOATS)),
+            np.empty(CHUNK, np.int64),
+        )
+        while at < len(labels):
+            at, made = kernel.expand(terms, labels, floats, at, cutoff, *out)
+            self.nodes += made
+            if made:
+                yield out[0][:made].copy(), out[1][:made].copy(), out[2][:made].copy()
+
+    def select(self, parts: list[Rows], width: int, cutoff: float) -> Rows:
+        """Outlines worth going on with, no more than `width`."""
+        if not parts:
+            columns = outline.COUNT + len(self.kinds)
+            nothing = np.empty((0, columns), np.int64), np.empty((0, outline.FLOATS))
+            return *nothing, np.empty(0, np.int64)
+        labels = np.concatenate([part[0] for part in parts])
+        floats = np.concatenate([part[1] for part in parts])
+        keys = np.concatenate([part[2] for part in parts])
+        if len(labels) > 1:
+            order = np.lexsort((floats[:, outline.FLOOR], keys))
+            lefts = self.lefts(labels)
+            kept = kernel.undominated(
+                order, keys, labels, floats, lefts, self.weighted, self.allowance
+            )
+            labels, floats, keys = labels[kept], floats[kept], keys[kept]
+        if len(labels) > width:
+            order = np.argsort(floats[:, outline.FLOOR], kind="stable")
+            self.leave([(labels, floats[order[width:]], keys)])
+            order = order[:width]
+            labels, floats, keys = labels[order], floats[order], keys[order]
+        return labels, floats, keys
+
+    def lefts(self, labels: Ints) -> Floats:
+        """Iterations that are not placed yet."""
+        logs = np.log([float(prime) for _, prime in self.kinds])
+        rest = np.array(self.most) - labels[:, outline.COUNT :]
+        found: Floats = np.rint(np.exp(rest @ logs))
+        return found
+
+    def empty_nest(self) -> Nest:
+        """The nest of a spatial choice that leaves nothing to loops in time."""
+        return Nest(self.workload.shape.dims, spatial_of(self.factors, self.machine))
+
+    def nest(self, label: Ints, kept: list[Ints]) -> Nest:
+        """A whole outline by names."""
+        chain = list[Ints]()
+        while label[outline.FACTOR]:
+            chain.append(label)
+            own = len(primes(int(label[outline.FACTOR])))
+            size = int(label[outline.COUNT :].sum()) - own
+            label = kept[size][label[outline.PARENT]]
+        names = [level.name for level in self.machine.levels]
+        loops, double = list[TemporalLoop](), set[tuple[str, str]]()
+        for label in chain:  # from the outermost loop inwards
+            held = []
+            for o in OPERANDS:
+                places = self.machine.chain(o)
+                held.append(names[places[label[outline.POS + o]]])
+                if label[outline.TWO + o]:
+                    double.add((names[places[label[outline.NEXT + o]]], NAMES[o]))
+            dim = DIMS[label[outline.DIM]]
+            loops.append(TemporalLoop(dim, int(label[outline.FACTOR]), (held[0], held[1], held[2])))
+        spatial = spatial_of(self.factors, self.machine)
+        return Nest(self.workload.shape.dims, spatial, tuple(loops), tuple(sorted(double)))
+
+
+def _steps(
+    kinds: list[tuple[str, int]], most: list[int]
+) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+    """All loops that can be placed: a dim, a bound, and the primes it takes."""
+    for dim in DIMS:
+        own = [place for place, (other, _) in enumerate(kinds) if other == dim]
+        for counts in itertools.product(*(range(most[place] + 1) for place in own)):
+            if any(counts):
+                used = [0] * len(kinds)
+                for place, count in zip(own, counts, strict=True):
+                    used[place] = count
+                bound = math.prod(kinds[p][1] ** c for p, c in zip(own, counts, strict=True))
+                yield dim, bound, tuple(used)
