@@ -31,7 +31,8 @@ from cimc.targets.sram_cim.search_kernel import (
     score_of,
     spread_of,
     suffixes,
-)from cimc.targets.sram_cim.stationary import weight_stationary
+)
+from cimc.targets.sram_cim.stationary import weight_stationary
 
 njit = jit.compiler(__file__, base.__file__, batch.__file__)
 
