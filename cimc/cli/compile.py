@@ -211,10 +211,20 @@ def costs(report: Report) -> dict[str, Json]:
         "energy": f"{row.energy_mj_per_inference:.4g} mJ per inference"
         f"{_estimated(row.energy_estimate_error)}",
         "area": f"{row.area_mm2:.4g} mm2",
+        **({"lifetime": lasting} if (lasting := _lifetime(report)) else {}),
         "busiest": f"{row.busiest_unit} {row.busiest_utilisation or 0:.0%}",
         **({"network": steps} if (steps := network_line(report.table("network"))) else {}),
         "assumed": f"{row.assumed_keys} constants that nobody published",
     }
+
+
+def _lifetime(report: Report) -> str:
+    """How long the hottest cell lasts, on machines whose cells wear out."""
+    worn = report.table("wear").records()
+    if not worn or report.summary.lifetime_inferences is None:
+        return ""
+    inferences, last = report.summary.lifetime_inferences, worn[0]["lifetime"]
+    return f"{inferences:.3g} inferences, {last} at full load ({worn[0]['cell']})"
 
 
 def _estimated(error: float | None) -> str:

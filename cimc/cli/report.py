@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cimc.report import Report, Table
     from cimc.report.table import Format
 
-BY = ("layer", "core", "component", "op", "unit", "stall", "network")
+BY = ("layer", "core", "component", "op", "unit", "stall", "network", "wear")
 
 
 @click.command(cls=Verb)
@@ -40,7 +40,7 @@ BY = ("layer", "core", "component", "op", "unit", "stall", "network")
 @click.option(
     "--sweep",
     metavar="KEY=VALUES",
-    help="What if a constant of the machine were another: KEY=1,2,4 or KEY=FROM:TO or FROM:TO:N.",
+    help="What if constants of the machine were others: KEY=1,2,4, KEY=FROM:TO[:N], KEY+KEY=1,2.",
 )
 @click.pass_obj
 def command(
@@ -61,13 +61,14 @@ def command(
       cimc report out --by layer
       cimc report out --trace trace.json
       cimc report out --sweep memory.dram.read_pj_per_bit=1:8:3
+      cimc report out --sweep cores=2,4,8
     """
     if (trace or sweep) and len(programs) != 1:
         raise click.UsageError("--trace and --sweep take one program.")
     if console.json:
         form = "json"
     if sweep is not None:
-        show(console, swept(programs[0], sweep), form)
+        show(console, swept(programs[0], sweep, console), form)
         return
     reports = [report_of(folder, console) for folder in programs]
     if trace is not None:
@@ -156,21 +157,27 @@ def traced(folder: Path, path: Path) -> str:
     return f"wrote {path}: {count} slices"
 
 
-def swept(folder: Path, given: str) -> Table:
-    """The summary for several values of one constant."""
+def swept(folder: Path, given: str, console: Console) -> Table:
+    """The summary for several values of constants."""
+    from cimc.cli.progress import followed
     from cimc.cli.values import parse_sweep
     from cimc.compiled import load
     from cimc.compiling import rebuilt
     from cimc.report import sweep, sweep_table
+    from cimc.report.constants import is_price
 
-    key, values = parse_sweep(given)
+    variants = parse_sweep(given)
     compiled = load(folder)
     points = sweep(
         compiled.program,
         compiled.target,
-        key,
-        values,
+        followed(console, variants, len(variants), "variants"),
         tiles=compiled.tiles,
         rebuild=lambda target: rebuilt(compiled, target),
     )
-    return sweep_table(key, points)
+    if not all(is_price(key) for key in variants[0]):
+        console.note(
+            "each variant is mapped and compiled anew; its energies, leakage and areas are those "
+            "of the target file unless the sweep names them, too"
+        )
+    return sweep_table(points)

@@ -13,18 +13,19 @@ from dataclasses import dataclass, field
 from cimc.errors import Fault, UsageError
 from cimc.ir.program import Program
 from cimc.ir.tiles import Tiles
-from cimc.kind import Kind, load_kind
+from cimc.kind import Kind, Wear, Wearing, load_kind
 from cimc.pipeline.tell import Searched, gap_of, network
 from cimc.report.breakdown import breakdown
 from cimc.report.network import network_table
 from cimc.report.table import Scalar, Table, shown
+from cimc.report.wear import YEAR_S, wear_table
 from cimc.sim.energy import Energy, energy
 from cimc.sim.estimate import Estimate, estimate, macs_of
 from cimc.sim.simulate import Simulation
 from cimc.sim.units import core_of_unit, is_array
 from cimc.target import Target
 
-BY = ("layer", "core", "component", "op", "unit", "stall", "network")
+BY = ("layer", "core", "component", "op", "unit", "stall", "network", "wear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,9 @@ class Summary:
     setup_ms: float  # once: programming weights that stay
     setup_energy_mj: float
     area_mm2: float
+    lifetime_inferences: float | None  # until the hottest cell fails; None: cells do not wear out
+    lifetime_years: float | None  # ... at full load
+    hottest_cell: str
     tops: float | None  # two operations per true MAC, steady
     tops_per_w: float | None
     tops_per_mm2: float | None
@@ -129,6 +133,7 @@ SOURCES = {
     "energy": "counted events times prices; leakage times simulated cycles",
     "instructions, macs": "counted",
     "area": "target file",
+    "lifetime": "endurance by expected changes of the hottest cell, times the period",
     "estimated_*": "estimated in closed form",
 }
 
@@ -155,6 +160,8 @@ def make_report(
     area = kind.area(target)
     macs = macs_of(tiles.graph) if tiles is not None else None
     assumed = _assumed(target, spent)
+    wear = kind.wear(program, target) if isinstance(kind, Wearing) else None
+    seconds = target.cycles_to_ms(simulation.period_cycles or latency) / 1000
     notes: tuple[str, ...] = ()
     if simulation.period_cycles is not None and not simulation.is_periodic:
         notes = (
@@ -162,10 +169,11 @@ def make_report(
             "the state of the machine had not repeated",
         )
     return Report(
-        _summary(program, target, simulation, spent, guess, area, macs, assumed, searched),
+        _summary(program, target, simulation, spent, guess, area, macs, assumed, searched, wear),
         {
             **breakdown(simulation, spent, area, tiles, guess, macs, searched),
             "network": network_table((), target),
+            "wear": wear_table(wear, seconds),
         },
         SOURCES,
         assumed,
@@ -183,6 +191,7 @@ def _summary(
     macs: Mapping[str, int] | None,
     assumed: Mapping[str, Sequence[str]],
     searched: Sequence[Searched],
+    wear: Wear | None,
 ) -> Summary:
     latency, period = simulation.latency_cycles, simulation.period_cycles
     latency_ms = target.cycles_to_ms(latency)
@@ -192,6 +201,7 @@ def _summary(
     true_macs = sum(macs.values()) if macs is not None else None
     tops = 2 * true_macs * 1e-9 / period_ms if true_macs and period_ms else None
     square = sum(area.values())
+    lasting = wear.inferences if wear is not None and wear.worn[0].changes else None
     used = [unit for unit in simulation.units if unit.instructions]
     busiest = max(used, key=lambda unit: unit.busy_cycles, default=None)
     cores = {core_of_unit(unit.name) for unit in used} - {""}
@@ -226,6 +236,9 @@ def _summary(
         setup_ms=target.cycles_to_ms(simulation.setup_cycles),
         setup_energy_mj=_mj(spent.setup_pj),
         area_mm2=square,
+        lifetime_inferences=lasting,
+        lifetime_years=lasting * (period_ms or latency_ms) / 1000 / YEAR_S if lasting else None,
+        hottest_cell=wear.worn[0].cell if wear and wear.worn else "",
         tops=tops,
         tops_per_w=tops / power_w if tops and power_w else None,
         tops_per_mm2=tops / square if tops and square else None,

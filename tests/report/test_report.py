@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cimc.errors import UsageError
+from cimc.errors import Fault, FitError, UsageError
 from cimc.ir.program import Loop, Program
+from cimc.kind import Wear, Worn
 from cimc.report import (
     BY,
     Report,
@@ -22,8 +23,10 @@ from cimc.report import (
     write_report,
     write_trace,
 )
-from cimc.report.constants import with_constant
+from cimc.report.constants import Variant, with_constants
+from cimc.report.wear import shown_time, wear_table
 from cimc.sim.simulate import simulate
+from cimc.target import Target
 from tests.sim.toy_machine import Toy, program, toy_target, work
 
 KIND = Toy((("array.reads", "vector.op_pj"), ("link.bits", "link.pj_per_bit")))
@@ -172,36 +175,64 @@ def test_a_price_is_swept_without_simulating_again(monkeypatch: pytest.MonkeyPat
     given, target = made(), toy_target()
     timing = simulate(given, target, kind=KIND)
     monkeypatch.setattr("cimc.report.constants.simulate", None)
-    points = sweep(given, target, "vector.op_pj", [0.0, 1.0, 4.0], simulation=timing, kind=KIND)
-    table = sweep_table("vector.op_pj", points)
+    variants = [{"vector.op_pj": value} for value in (0.0, 1.0, 4.0)]
+    table = sweep_table(sweep(given, target, variants, simulation=timing, kind=KIND))
     energies = [float(row["energy_dynamic_mj"] or 0) * 1e9 for row in table.records()]
     assert energies == pytest.approx([80.0, 110.0, 200.0])
     assert [row["vector.op_pj"] for row in table.records()] == [0.0, 1.0, 4.0]
+    assert "problem" not in table.columns
 
 
 def test_other_constants_need_the_program_made_again() -> None:
     given, target = made(), toy_target()
+    variants = [{"link.bits_per_cycle": value} for value in (8, 16)]
     with pytest.raises(UsageError, match=r"link.bits_per_cycle may change the program"):
-        sweep(given, target, "link.bits_per_cycle", [8, 16], kind=KIND)
+        sweep(given, target, variants, kind=KIND)
     counts = {8: 10, 16: 5}
     points = sweep(
         given,
         target,
-        "link.bits_per_cycle",
-        [8, 16],
+        variants,
         rebuild=lambda changed: (made(counts[changed.spec.link.bits_per_cycle]), None),
         kind=KIND,
     )
-    assert [one.summary.latency_cycles for _, one in points] == [70, 35]
+    reports = [point.report for point in points]
+    assert [one.summary.latency_cycles for one in reports if one is not None] == [70, 35]
+
+
+def test_variants_that_are_impossible_say_why() -> None:
+    given, target = made(), toy_target()
+
+    def rebuild(changed: Target) -> tuple[Program, None]:
+        if changed.spec.link.bits_per_cycle == 8:
+            fault = Fault("tiles do not fit in gb", need="9 bits", have="8 bits")
+            raise FitError([fault, fault])
+        return made(), None
+
+    variants: list[Variant] = [{"link.bits_per_cycle": value} for value in (8, 16, -1)]
+    table = sweep_table(sweep(given, target, variants, rebuild=rebuild, kind=KIND))
+    first, second, third = table.records()
+    assert first["problem"] == "tiles do not fit in gb; need 9 bits; have 8 bits (and 1 more)"
+    assert first["latency_ms"] is None
+    assert second["problem"] == ""
+    assert second["latency_ms"] is not None
+    assert "greater than 0" in str(third["problem"])
+    with pytest.raises(FitError, match="tiles do not fit in gb"):
+        sweep(given, target, variants[:1], rebuild=rebuild, kind=KIND)
 
 
 def test_unknown_constants_and_wrong_values_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"did you mean vector\.op_pj"):
-        with_constant(toy_target(), "vector.op_pJ", 1.0)
+    wrong: list[Variant] = [{"vector.op_pJ": 1.0, "vector.lanez": 2}]
+    with pytest.raises(UsageError, match=r"did you mean vector\.op_pj") as caught:
+        sweep(made(), toy_target(), wrong, kind=KIND)
+    assert len(caught.value.faults) == 2
     with pytest.raises(UsageError, match="greater than or equal to 0"):
-        with_constant(toy_target(), "vector.op_pj", -1.0)
-    changed = with_constant(toy_target(), "memory.m.read_pj_per_bit", 9.0)
+        with_constants(toy_target(), {"vector.op_pj": -1.0})
+    changed = with_constants(
+        toy_target(), {"memory.m.read_pj_per_bit": 9.0, "memory.m.write_pj_per_bit": 8.0}
+    )
     assert changed.spec.memory["m"].read_pj_per_bit == 9.0
+    assert changed.spec.memory["m"].write_pj_per_bit == 8.0
     assert changed.assumed_keys() == toy_target().assumed_keys()
 
 
@@ -246,3 +277,27 @@ def test_a_trace_must_have_been_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="kept no trace"):
         write_trace(timing, toy_target(), tmp_path / "trace.json")
     assert not list(tmp_path.iterdir())
+
+
+def test_lifetime_of_machines_that_wear_out() -> None:
+    table = wear_table(Wear((Worn("", "array 0", "carry", 1e4),), 1e8, "counted"), 2.0)
+    assert table.records() == [
+        {
+            "layer": "all",
+            "cell": "array 0",
+            "holds": "carry",
+            "changes_per_inference": 1e4,
+            "lifetime_inferences": 1e4,
+            "lifetime": "5.56 hours",
+        }
+    ]
+    assert wear_table(None, 2.0).rows == ()
+    assert report().summary.lifetime_inferences is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5, "5 seconds"), (90, "1.5 minutes"), (86400, "1 days"), (4e9, "127 years")],
+)
+def test_times_in_a_readable_unit(seconds: float, text: str) -> None:
+    assert shown_time(seconds) == text
