@@ -10,6 +10,7 @@ from cimc.mapping.nest import Mapped
 from cimc.target import Target
 from cimc.targets.sram_cim.anneal import annealed
 from cimc.targets.sram_cim.exact.choices import factors_of, remaining
+from cimc.targets.sram_cim.exact.private_anneal import annealed_private
 from cimc.targets.sram_cim.exact.problem import Problem
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import nest_of, with_cuts
@@ -31,8 +32,12 @@ def starting_nests(problem: Problem, target: Target) -> Iterator[Nest]:
     if problem.objective.energy > 0 and not problem.objective.latency:
         named = "energy"
     found = annealed(workload, machine, spec_of(target), problem.epilogue, named)
-    if found is not None and _is_allowed(found, problem, target):
-        yield nest_of(found)
+    annealed_ones = [] if found is None else [found]
+    if problem.timing == "private":
+        annealed_ones += annealed_private(workload, target, named)
+    for mapped in annealed_ones:
+        if _is_allowed(mapped, problem, target):
+            yield nest_of(mapped)
 
 
 def _is_allowed(mapped: Mapped, problem: Problem, target: Target) -> bool:
