@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cimc.errors import Fault, UsageError
 
 Scalar = str | int | float | bool | None
+Constant = Scalar | Sequence[Scalar]
 
 
 def parse_overrides(given: Iterable[str]) -> dict[str, object]:
@@ -43,30 +44,71 @@ def parse_shapes(given: Iterable[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def parse_sweep(given: str) -> tuple[str, list[Scalar]]:
-    """`adc.energy_pj=0.5,1,2`, or `=0.5:2` (five values), or `=0.5:2:3`."""
-    key, separator, text = given.partition("=")
-    values: list[Scalar] = []
+def parse_sweep(given: str) -> list[dict[str, Constant]]:
+    """The variants of `adc.energy_pj=0.5,1,2`, or `=0.5:2` (five values), or `=0.5:2:3`.
+
+    Several keys vary together: `a+b=1,2` gives both the same value, `a+b=1+10,2+20` each its own.
+    Values are read as TOML: `memory.macro.double=[],["W"]`.
+    """
+    names, separator, text = given.partition("=")
+    keys = [key.strip() for key in names.split("+")]
     try:
-        if not separator or not key:
+        if not separator or not all(keys):
             raise ValueError
-        if ":" in text:
-            first, last, *rest = text.split(":")
-            count = int(rest[0]) if rest else 5
-            if count < 2 or len(rest) > 1:
-                raise ValueError
-            low, high = float(first), float(last)
-            values += [low + (high - low) * step / (count - 1) for step in range(count)]
-        else:
-            values += [float(part) for part in text.split(",")]
+        values = _range(text) if ":" in text else _list(text, len(keys))
     except ValueError:
         raise UsageError(
             Fault(
                 f"--sweep {given}",
-                need="KEY=1,2,4 or KEY=FROM:TO or KEY=FROM:TO:COUNT",
+                need="KEY=1,2,4 or KEY=FROM:TO or KEY=FROM:TO:COUNT or KEY+KEY=1+10,2+20",
                 code="CIM2012",
             )
         ) from None
-    if all(isinstance(value, float) and value.is_integer() for value in values):
-        values = [int(value) for value in values if isinstance(value, float)]
-    return key, values
+    return [dict(zip(keys, value, strict=True)) for value in values]
+
+
+def _range(text: str, most: int = 5) -> list[list[Constant]]:
+    first, last, *rest = text.split(":")
+    count = int(rest[0]) if rest else most
+    if count < 2 or len(rest) > 1:
+        raise ValueError
+    low, high = float(first), float(last)
+    values = [low + (high - low) * step / (count - 1) for step in range(count)]
+    whole = all(value.is_integer() for value in values)
+    return [[int(value) if whole else value] for value in values]
+
+
+def _list(text: str, keys: int) -> list[list[Constant]]:
+    """Values between commas, of all keys or of each; brackets and quotes hold together."""
+    found = []
+    for part in _split(text, ","):
+        own = _split(part, "+") if keys > 1 else [part]
+        if len(own) not in (1, keys):
+            raise ValueError
+        values = [_value(item) for item in own]
+        found.append(values * keys if len(own) == 1 else values)
+    return found
+
+
+def _split(text: str, mark: str) -> list[str]:
+    parts, depth, quoted = [""], 0, False
+    for letter in text:
+        quoted ^= letter == '"'
+        depth += (letter == "[") - (letter == "]")
+        if letter == mark and not depth and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _value(text: str) -> Constant:
+    import tomllib
+
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        raise ValueError(text) from None
+    if not isinstance(value, str | int | float | bool | list):
+        raise ValueError(text)
+    return value
