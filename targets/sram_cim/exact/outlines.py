@@ -31,6 +31,7 @@ from cimc.targets.sram_cim.search_kernel import Floats, Ints
 from cimc.targets.sram_cim.stationary import primes
 
 CHUNK = 1 << 15  # outlines made at a time
+JUDGED, MOST_JUDGED = 8, 5_000  # nests given to the referee, by a usual and an exhaustive search
 
 Rows = tuple[Ints, Floats, Ints]  # outlines: integers, floats, keys
 
@@ -84,7 +85,7 @@ class Outlines:
             instances=ground.instances,
             kinds=np.array([[DIMS.index(d), p] for d, p in self.kinds], np.int64).reshape(-1, 2),
             most=np.array(self.most, np.int64),
-            steps=np.array(steps, np.int64).reshape(len(steps), -1),
+            steps=np.array(steps, np.int64).reshape(-1, 2 + len(self.kinds)),
             boots=ground.boots,
             boot_pj=ground.boot_pj,
             aim=self.aim(self.objective),
@@ -133,12 +134,16 @@ class Outlines:
         allowance: float,
         least: tuple[float, float],
         stop: Callable[[], bool],
+        *,
+        is_exhaustive: bool = False,
     ) -> Found:
         """All nests of interest, at most `width` outlines of each size.
 
         cutoff: scores from here on are of no interest; allowance: how much lower than a nest that
-        is kept one may be that is not
+        is kept one may be that is not. An exhaustive search lets no outline stand for another and
+        gives all nests whose bound is below the cutoff; its own bound leaves these out.
         """
+        self.is_exhaustive = is_exhaustive
         self.weighted = self.weights(cutoff, least)
         self.allowance = allowance
         self.bound, self.is_complete = cutoff, True
@@ -148,6 +153,7 @@ class Outlines:
         kept: list[Ints] = []
         for size in range(count):
             if stop():
+                self.is_complete = False
                 self.leave(itertools.chain.from_iterable(pending))
                 break
             labels, floats, _ = self.select(pending[size], width, cutoff)
@@ -165,15 +171,16 @@ class Outlines:
         if pending[count]:
             labels, floats = (np.concatenate([part[i] for part in pending[count]]) for i in (0, 1))
             floors = floats[:, outline.FLOOR]
-            self.bound = min(self.bound, float((floors - floats[:, outline.DEBT]).min()))
-            nests = [self.nest(labels[i], kept) for i in np.argsort(floors, kind="stable")[:8]]
+            order = np.argsort(floors, kind="stable")
+            best = order[: MOST_JUDGED if is_exhaustive else JUDGED]
+            nests = [self.nest(labels[i], kept) for i in best]
+            self.leave([(labels, floats[order[len(nests) :]] if is_exhaustive else floats, labels)])
         return Found(tuple(nests), self.bound, self.is_complete)
 
     def leave(self, parts: Iterable[Rows]) -> None:
         """Outlines that are not gone on with: what they may lead to bounds everything."""
         for _, floats, _ in parts:
             if len(floats):
-                self.is_complete = False
                 lowest = float((floats[:, outline.FLOOR] - floats[:, outline.DEBT]).min())
                 self.bound = min(self.bound, lowest)
 
@@ -203,7 +210,7 @@ class Outlines:
         labels = np.concatenate([part[0] for part in parts])
         floats = np.concatenate([part[1] for part in parts])
         keys = np.concatenate([part[2] for part in parts])
-        if len(labels) > 1:
+        if len(labels) > 1 and not self.is_exhaustive:
             order = np.lexsort((floats[:, outline.FLOOR], keys))
             lefts = self.lefts(labels)
             kept = kernel.undominated(
@@ -212,6 +219,7 @@ class Outlines:
             labels, floats, keys = labels[kept], floats[kept], keys[kept]
         if len(labels) > width:
             order = np.argsort(floats[:, outline.FLOOR], kind="stable")
+            self.is_complete = False
             self.leave([(labels, floats[order[width:]], keys)])
             order = order[:width]
             labels, floats, keys = labels[order], floats[order], keys[order]

@@ -19,6 +19,7 @@ from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import Factors
 
 WIDTHS = (0, 150, 3_000, 40_000, 300_000)  # outlines of each size, by effort
+EXHAUSTIVE = 3  # effort from which on a search without slack judges every nest in question
 ALLOWED = 0.3  # share of the slack that outlines may differ by and still stand for each other
 
 
@@ -80,10 +81,17 @@ class PrivatePorts:
         effort = min(limits.effort, len(WIDTHS) - 1)
         least = outlines.least()
         before = outlines.nodes
+        is_exhaustive = limits.slack == 0.0 and effort >= EXHAUSTIVE
         found = outlines.run(
-            WIDTHS[effort], limits.cutoff, ALLOWED * limits.slack, least[:2], limits.stop
+            WIDTHS[effort],
+            limits.cutoff,
+            ALLOWED * limits.slack,
+            least[:2],
+            limits.stop,
+            is_exhaustive=is_exhaustive,
         )
-        is_final = found.is_complete or limits.effort >= len(WIDTHS) - 1
+        is_final = found.is_complete and (limits.slack > 0.0 or is_exhaustive)
+        is_final = is_final or limits.effort >= len(WIDTHS) - 1
         return Exploration(found.bound, found.nests, outlines.nodes - before, is_final)
 
     def _without_loops(self, outlines: Outlines, objective: Objective) -> Exploration:
