@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cimc.errors import Fault, FitError, raise_if
 from cimc.ir.graph import operands
-from cimc.ir.program import Buffer, Instr, Item, Program, VectorOp, views, walk
+from cimc.ir.program import BAND, Buffer, Instr, Item, Loop, Program, Stream, VectorOp, views, walk
 from cimc.ir.types import numpy_dtype
 from cimc.pipeline.passes import compiler_pass
 from cimc.target import Target
@@ -77,16 +77,42 @@ def _lives(program: Program) -> dict[str, Life]:
     found.update({buffer.name: Life() for buffer in program.buffers if buffer.init is not None})
     found.update({name: Life() for name in _touched(program.setup)})
     for stream in program.streams:
-        for index, item in enumerate(stream.body):
-            for name in _touched((item,)):
-                life = found.get(name)
-                if life is None:
-                    found[name] = Life(stream.name, index, index)
-                elif life.stream == stream.name:
-                    found[name] = Life(stream.name, life.first, index)
-                else:
-                    found[name] = Life()
+        for name, first, last in _uses(stream):
+            life = found.get(name)
+            if life is None:
+                found[name] = Life(stream.name, first, last)
+            elif life.stream == stream.name:
+                found[name] = Life(stream.name, min(life.first, first), max(life.last, last))
+            else:
+                found[name] = Life()
     return found
+
+
+def _uses(stream: Stream) -> Iterator[tuple[str, int, int]]:
+    """Buffers with the first and last place of an item that touches them.
+
+    The items of a loop over bands have places of their own: each band begins afresh, so what no
+    other item touches is needed from its first to its last item in the loop. What others touch as
+    well is needed for all bands.
+    """
+    place = 0
+    inside: dict[str, set[int]] = {}  # loops over bands that touch a buffer, 0: other items
+    found: list[tuple[str, int, int, int, int]] = []
+    for item in stream.body:
+        begin = place = place + 1
+        if isinstance(item, Loop) and item.var == BAND:
+            end = begin + len(item.body) + 1
+            for number, inner in enumerate(item.body, begin + 1):
+                found += [(name, number, number, begin, end) for name in _touched((inner,))]
+            for name in _touched((item,)):
+                inside.setdefault(name, set()).add(begin)
+            place = end
+        else:
+            for name in _touched((item,)):
+                inside.setdefault(name, set()).add(0)
+                found.append((name, begin, begin, begin, begin))
+    for name, first, last, begin, end in found:
+        yield (name, first, last) if len(inside[name]) == 1 else (name, begin, end)
 
 
 def _touched(items: Sequence[Item]) -> set[str]:

@@ -27,6 +27,8 @@ off.
 
 `keep` lines name values whose home is a memory level of the chip instead of the outermost memory:
 computed ones from the layer that makes them to the last that reads them, constants throughout.
+`fuse [%a, %b] rows 8` runs layers together, each time for as much as 8 rows of the last one's
+result need; the nests of these layers are those of such a band.
 
 `sums` lines hold the additions of layers whose weights become the program (`cimc.ir.sums`).
 """
@@ -114,6 +116,17 @@ class Keep:
         return f"keep {text.name(self.value)} in {self.level}"
 
 
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """Neighbouring layers that run together, band by band of `rows` of the last one's result."""
+
+    layers: tuple[str, ...]
+    rows: int
+
+    def __str__(self) -> str:
+        return f"fuse [{', '.join(text.name(name) for name in self.layers)}] rows {self.rows}"
+
+
 @dataclass(frozen=True)
 class Tiles:
     """A graph whose ops are all placed on one target."""
@@ -122,6 +135,7 @@ class Tiles:
     graph: Graph
     layers: tuple[Layer, ...]
     keeps: tuple[Keep, ...] = ()
+    fused: tuple[Fused, ...] = ()
     sums: tuple[Piece, ...] = ()  # of layers whose weights become additions
 
     @property
@@ -146,6 +160,7 @@ def _faults(tiles: Tiles) -> Iterator[Fault]:
         yield Fault(f"%{name} is {where}", code="CIM9010")
     for name in sorted({name for name in placed if placed.count(name) > 1}):
         yield Fault(f"%{name} is in two layers", code="CIM9011")
+    yield from _fused_faults(tiles)
     known = {op.out.name for op in tiles.graph.ops if op.mnemonic != "input"}
     kept = [keep.value for keep in tiles.keeps]
     for name in sorted(set(kept) - known):
@@ -155,6 +170,20 @@ def _faults(tiles: Tiles) -> Iterator[Fault]:
     yield from piece_faults(tiles.sums)
 
 
+def _fused_faults(tiles: Tiles) -> Iterator[Fault]:
+    order = [layer.name for layer in tiles.layers]
+    named = [name for fused in tiles.fused for name in fused.layers]
+    for name in sorted({name for name in named if named.count(name) > 1}):
+        yield Fault(f"layer %{name} is fused twice", code="CIM9017")
+    for fused in tiles.fused:
+        places = [order.index(name) for name in fused.layers if name in order]
+        if len(fused.layers) < 2 or fused.rows < 1 or len(places) < len(fused.layers):
+            need = "two or more layers that are there, and rows"
+            yield Fault(f"`{fused}` is no group", need, code="CIM9018")
+        elif places != list(range(places[0], places[0] + len(places))):
+            yield Fault(f"`{fused}`: the layers do not follow each other", code="CIM9019")
+
+
 # --- text ----------------------------------------------------------------------------------------
 
 
@@ -162,6 +191,7 @@ def tiles_text(tiles: Tiles) -> str:
     """The whole tiled IR as text; `parse_tiles` reads it back."""
     lines = [f"tiles on {text.literal(tiles.target)}", graph_text(tiles.graph).rstrip("\n")]
     lines += [str(keep) for keep in tiles.keeps]
+    lines += [str(fused) for fused in tiles.fused]
     for layer in tiles.layers:
         names = ", ".join(text.name(name) for name in layer.ops)
         head = f"layer {text.name(layer.name)} {layer.place} [{names}]"
@@ -194,33 +224,40 @@ def parse_tiles(
     scanner.take("on")
     target = scanner.string()
     graph = scan_graph(scanner, dict(tensors or {}))
-    keeps, layers = [], []
+    keeps, fused, layers = [], [], []
     while scanner.accept("keep"):
         name = scanner.name()
         scanner.take("in")
         keeps.append(Keep(name, scanner.take()))
+    while scanner.accept("fuse"):
+        names = tuple(_scan_names(scanner))
+        scanner.take("rows")
+        fused.append(Fused(names, scanner.integer()))
     while scanner.accept("layer"):
         layers.append(_scan_layer(scanner))
     sums = tuple(scan_pieces(scanner, tensors or {}))
     if not scanner.done:
         raise scanner.error("a layer, sums or the end of text")
-    return Tiles(target, graph, tuple(layers), tuple(keeps), sums)
+    return Tiles(target, graph, tuple(layers), tuple(keeps), tuple(fused), sums)
 
 
 def _scan_layer(scanner: text.Scanner) -> Layer:
     name = scanner.name()
     place = scanner.take()
-    scanner.take("[")
-    ops = []
-    while not scanner.accept("]"):
-        ops.append(scanner.name())
-        if not scanner.peek("]"):
-            scanner.take(",")
+    ops = tuple(_scan_names(scanner))
     nest = None
     if scanner.accept("{"):
         nest = scan_nest(scanner)
         scanner.take("}")
-    return Layer(name, place, tuple(ops), nest)
+    return Layer(name, place, ops, nest)
+
+
+def _scan_names(scanner: text.Scanner) -> Iterator[str]:
+    scanner.take("[")
+    while not scanner.accept("]"):
+        yield scanner.name()
+        if not scanner.peek("]"):
+            scanner.take(",")
 
 
 def scan_nest(scanner: text.Scanner) -> Nest:

@@ -49,6 +49,14 @@ class Builder:
         self._setup: list[Item] = []
         self._streams: list[Stream] = []
 
+    def beside(self, graph: Graph, homes: Mapping[str, str]) -> Builder:
+        """A builder for another graph, whose buffers and tables are this one's, too."""
+        other = Builder(graph, self.target, homes)
+        other._buffers, other._numbers = self._buffers, self._numbers
+        other._tensors, other._tables = self._tensors, self._tables
+        other.kept = dict(self.kept)
+        return other
+
     # --- values, tables, scratch ---
 
     def op(self, layer: Layer) -> Op:

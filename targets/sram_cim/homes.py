@@ -23,8 +23,10 @@ from cimc.ir.tiles import Layer
 from cimc.ir.types import numpy_dtype
 from cimc.mapping.machine import INPUT, NAMES, OUTPUT, WEIGHT, Level, Machine
 from cimc.mapping.nest import Mapped
+from cimc.targets.sram_cim.bands import Band, part_bytes
 from cimc.targets.sram_cim.layers import Layers
 
+WEIGHTS = "weights"  # option of a fused layer's nest: they stay on the chip for all bands
 SHOWN = 5  # values that a fault lists
 ALIGNED = 8  # bytes, for the widest elements
 
@@ -54,6 +56,14 @@ class Homes:
         self.levels = {
             keep.value: names[keep.level] for keep in self.tiles.keeps if keep.level in names
         }
+        self.band_level = max(
+            (
+                place
+                for place, level in enumerate(machine.levels)
+                if all(level.holds) and not level.along
+            ),
+            default=0,
+        )
         self.unknown = [keep for keep in self.tiles.keeps if keep.level not in names]
 
     # --- where and when ---
@@ -83,7 +93,40 @@ class Homes:
         found = []
         for name, level in self.levels.items():
             found.append(Tenant(name, level, *lives.get(name, (0, last)), self.bytes(name)))
+        for band in dict.fromkeys(self.layers.bands.values()):
+            found += self.band_tenants(band)
         return tuple(found)
+
+    def band_tenants(self, band: Band) -> Iterator[Tenant]:
+        """Bands of tensors, and the weights of fused layers that stay for all bands."""
+        places = [self.tiles.layers.index(layer) for layer in band.whole_layers]
+        first, last = places[0], places[-1]
+        read = {
+            value.name: place
+            for place, layer in zip(places, band.whole_layers, strict=True)
+            for name in layer.ops
+            for value in operands(band.op_of(name))
+        }
+        for part in band.inputs.values():
+            yield Tenant(
+                part.value.name, self.band_level, first, read[part.value.name], part_bytes(part)
+            )
+        for place, layer in zip(places, band.whole_layers, strict=True):
+            for name in self.layers.leaving(layer):
+                part = band.parts[name]
+                until = max(place, read.get(part.value.name, place))
+                yield Tenant(part.value.name, self.band_level, place, until, part_bytes(part))
+            if self.has_near_weights(layer):
+                name = self.layers.heavy(layer).w.name
+                near = near_weights(layer, name)
+                yield Tenant(near, self.band_level, first, last, self.bytes(name))
+
+    def has_near_weights(self, layer: Layer) -> bool:
+        """Whether a fused layer's weights stay on the chip for all bands, and for these only."""
+        if layer.nest is None or layer.name not in self.layers.bands:
+            return False
+        wanted = dict(layer.nest.options).get(WEIGHTS)
+        return wanted is not None and not self.level(self.layers.heavy(layer).w)
 
     def bytes(self, name: str) -> int:
         """Bytes that a value takes."""
@@ -122,6 +165,9 @@ class Homes:
     def operand_homes(self, layer: Layer) -> tuple[int, int, int]:
         """The homes of I, W and O of a macro layer."""
         heavy = self.layers.heavy(layer)
+        if layer.name in self.layers.bands:
+            near = self.band_level if self.has_near_weights(layer) else self.level(heavy.w)
+            return self.band_level, near, self.band_level
         results = [self.levels.get(name, 0) for name in self.layers.leaving(layer)]
         return self.level(heavy.x), self.level(heavy.w), min(results, default=0)
 
@@ -133,6 +179,18 @@ class Homes:
 
     def faults(self) -> Iterator[Fault]:
         """Values that cannot be where a `keep` wants them."""
+        yield from self.layers.obstacles
+        inner = {
+            name
+            for band in self.layers.bands.values()
+            for layer in band.whole_layers[:-1]
+            for name in layer.ops
+        }
+        for name in sorted(inner & set(self.levels)):
+            yield Fault(f"%{name} cannot be kept: it is made in bands", code="CIM4037")
+        if self.layers.bands and not self.band_level:
+            need = "a level that the chip has once, for I, W and O"
+            yield Fault("nothing can be fused", need, code="CIM4038")
         for keep in self.unknown:
             have = ", ".join(level.name for level in self.machine.levels)
             yield Fault(f"`{keep}`: no level is called {keep.level}", have=have, code="CIM4030")
@@ -216,6 +274,11 @@ def uses(layers: Layers, op: Op) -> Iterator[tuple[int, Layer]]:
             yield WEIGHT, layer
         if name in layer.ops:
             yield OUTPUT, layer
+
+
+def near_weights(layer: Layer, name: str) -> str:
+    """The buffer of a fused layer's weights."""
+    return f"{name}.near.{layer.name}"
 
 
 def tile_bytes(mapped: Mapped) -> dict[int, int]:

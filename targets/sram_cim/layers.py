@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from cimc.errors import Fault, FitError, InternalError, UsageError, raise_if
 from cimc.ir.graph import Graph, Op, Value, constant_array, operands
 from cimc.ir.ops import Conv, Matmul
-from cimc.ir.tiles import Layer, Nest, Tiles
+from cimc.ir.tiles import Fused, Layer, Nest, Tiles
 from cimc.ir.types import Array, bits_of
 from cimc.lowering import ConvShape, conv_shape, heavy_fault
 from cimc.mapping.machine import Machine
 from cimc.mapping.nest import Mapped, nest_faults, resolve
 from cimc.mapping.workload import Workload
+from cimc.targets.sram_cim.bands import Band
 
 WIDEST = 16  # bits of an input or weight
 
@@ -72,6 +73,27 @@ class Layers:
                 self.readers.setdefault(value.name, set()).add(op.out.name)
         self.results = {value.name for value in tiles.graph.outputs}
         self.heavies: dict[str, Heavy] = {}
+        self.bands: dict[str, Band] = {}  # of fused layers, by the layer's name
+        self.obstacles: list[Fault] = []  # why some of them cannot be fused
+        for fused in tiles.fused:
+            self._fuse(fused)
+
+    def _fuse(self, fused: Fused) -> None:
+        layers = [layer for layer in self.tiles.layers if layer.name in fused.layers]
+        band = Band(fused, layers, self.producers)
+        reason = self.open_end(band) or band.build()
+        if reason:
+            self.obstacles.append(Fault(f"`{fused}`: {reason}", code="CIM4036"))
+        else:
+            self.bands.update({layer.name: band for layer in layers})
+
+    def open_end(self, band: Band) -> str:
+        """Who else reads what only the layers of a band may read, or ""."""
+        for layer in band.whole_layers[:-1]:
+            for name in self.leaving(layer):
+                if name in self.results or self.readers[name] - band.made:
+                    return f"others read %{name}"
+        return ""
 
     def heavy(self, layer: Layer) -> Heavy:
         """The heavy op of a macro layer."""
@@ -90,6 +112,8 @@ class Layers:
 
     def _heavy(self, layer: Layer) -> Heavy:
         op = self.producers[layer.ops[0]]
+        if layer.name in self.bands:
+            op = self.bands[layer.name].heavy_op(layer)
         if not isinstance(op, Conv | Matmul):
             raise InternalError(f"layer %{layer.name} begins with {op.mnemonic}")
         x, w = (op.x, op.w) if isinstance(op, Conv) else (op.a, op.b)

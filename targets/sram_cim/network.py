@@ -10,6 +10,7 @@ from cimc.ir.tiles import Tiles
 from cimc.lowering import Builder, vector_items
 from cimc.mapping.machine import Machine
 from cimc.target import Target
+from cimc.targets.sram_cim.band_items import band_items
 from cimc.targets.sram_cim.homes import Homes, tile_bytes
 from cimc.targets.sram_cim.layers import Layers, check_nests, mapped_nest
 from cimc.targets.sram_cim.lowering import macro_items
@@ -32,7 +33,11 @@ def lower_tiles(tiles: Tiles, target: Target) -> Program:
     addresses = _addresses(homes, machines)
     body: list[Item] = []
     for layer in tiles.layers:
-        if layer.place == "macro":
+        band = layers.bands.get(layer.name)
+        if band is not None:
+            if layer is band.whole_layers[0]:
+                body += band_items(builder, homes, band, machines)
+        elif layer.place == "macro":
             heavy = layers.heavy(layer)
             mapped = mapped_nest(layer, heavy, machines[layer.name])
             body += macro_items(builder, layer, heavy, mapped)

@@ -62,6 +62,7 @@ from cimc.ir.program.instructions import (
     wrapped,
 )
 from cimc.ir.program.structure import (
+    BAND,
     CONDITIONS,
     FORMAT_VERSION,
     Affine,
@@ -87,6 +88,7 @@ from cimc.ir.program.structure import (
 from cimc.ir.program.text_form import instr_text, items_text, parse_program, program_text
 
 __all__ = [
+    "BAND",
     "CONDITIONS",
     "FORMAT_VERSION",
     "Accumulate",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cimc.ir.program.converters import ConverterMvm
 
 CONDITIONS = ("first", "last", "not-first", "not-last")  # of `when`
+BAND = "band"  # variable of loops each of whose iterations begins afresh: allocation relies on it
 FORMAT_VERSION = 1  # raised whenever an older program would be misread
 
 
