@@ -231,6 +231,11 @@ def _override(content: dict[str, object], key: str, value: object, path: Path) -
 def _faults(problem: ValidationError, path: Path, spec: type[BaseModel]) -> list[Fault]:
     found = []
     for item in problem.errors():
+        if item["type"] == "value_error":  # keys that contradict each other, by the kind's rules
+            rules = item["msg"].removeprefix("Value error, ").split("; ")
+            help = "change one of the keys that it names, in the file or with --set"
+            found += [Fault(f"{path}: {rule}", help=help, code="CIM2008") for rule in rules]
+            continue
         key = ".".join(str(part) for part in item["loc"])
         hint = ""
         if item["type"] == "extra_forbidden":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,35 @@ def test_hardware_without_room_for_one_element(cimc: Cimc, model: Path) -> None:
     assert faults[0]["need"] == "8 bits (W 8)"
     assert faults[0]["have"] == "4 bits (miredo-default: memory.macro.size_bits)"
     assert faults[0]["help"] == "a single element does not fit: raise memory.macro.size_bits"
+
+
+def test_constraints_that_contradict_each_other(cimc: Cimc, model: Path) -> None:
+    wishes = ('memory.gb.holds=["I"]', "memory.oreg.double=[]", 'axis.rows.sourced_at={I="ib"}')
+    args = [word for wish in wishes for word in ("--set", wish)]
+    answer = cimc("compile", str(model), "-t", TARGET, "-o", "out", "-O3", *args, "--json")
+    assert answer.code == 2
+    faults = json.loads(answer.out)["faults"]
+    assert [fault["where"].partition(": ")[2] for fault in faults] == [
+        "axis.rows.sourced_at names no level for W",
+        "axis.rows.sourced_at names no level for O",
+        "memory.gb.double has W, which it does not hold",
+        "memory.gb.double has O, which it does not hold",
+    ]
+    assert {fault["code"] for fault in faults} == {"CIM2008"}
+
+
+@pytest.mark.parametrize("effort", [("-O2",), LIMIT])
+def test_constraints_hold(cimc: Cimc, model: Path, tmp_path: Path, effort: tuple[str, ...]) -> None:
+    """What the axes may run and what has two buffers can be restricted for one compilation."""
+    wishes = ('axis.cores.loops=["p"]', "memory.gb.double=[]", "axis.columns.loops=[]")
+    args = [word for wish in wishes for word in ("--set", wish)]
+    answer = cimc(
+        "compile", str(model), "-t", TARGET, "-o", "tiles.cir", "--to", "map", *args, *effort
+    )
+    assert answer.code == 0, answer.err
+    nests = (tmp_path / "tiles.cir").read_text().partition("layer ")[2]
+    assert "cores(p=" in nests
+    assert not re.search(r"cores\([^)]*[^p(]=|columns\(|gb/", nests)
 
 
 def large(path: Path) -> None:
