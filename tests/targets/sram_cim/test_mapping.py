@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import numpy as np
@@ -27,6 +28,7 @@ from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.search import best_mapping
 from cimc.targets.sram_cim.stationary import simple, weight_stationary
 from cimc.targets.sram_cim.timing import evaluate
+from cimc.targets.sram_cim.timing_batch import figures, mappings_of
 
 KIND: Kind = load_kind("sram-cim")
 
@@ -139,3 +141,18 @@ def test_the_closed_form_follows_the_simulator(graph: Graph, name: str) -> None:
 def simulated_cycles(tiles: Tiles, target: Target) -> int:
     program = allocate(KIND.lower(tiles, target), target=target)
     return simulate(program, target, samples=1).latency_cycles
+
+
+def test_many_mappings_at_once_equal_the_closed_form() -> None:
+    rng, target = random.Random(7), load_target("edge-digital")
+    machine, spec = machine_of(target), spec_of(target)
+    workload = Workload(SHAPES["dilated"])
+    axes = tuple(dataclasses.replace(axis, size=1) for axis in machine.axes)
+    narrow = dataclasses.replace(machine, axes=axes)
+    found = [resolve(random_nest(workload, narrow, rng), workload, machine) for _ in range(40)]
+    nests = [mapped for mapped in found if isinstance(mapped, Mapped)]
+    m = packed(workload, machine, spec, 2)
+    cycles, pj = figures(mappings_of(nests, m), m, workers=2)
+    expected = [evaluate(mapped, spec, 2) for mapped in nests]
+    assert cycles == pytest.approx([item.cycles for item in expected], rel=1e-12)
+    assert pj == pytest.approx([item.energy_pj for item in expected], rel=1e-12)
