@@ -41,7 +41,7 @@ def images(count: int) -> Array:
 
 def outputs(model: Path, target: str, level: int) -> tuple[Array, Array]:
     """The program's and the graph evaluator's result for one image."""
-    program = cimc.compile(model, target, level=level)
+    program = cimc.compile(model, target, level=level, time_limit_s=1.0)
     x = images(1)
     (name, _), *_ = program.compiled.program.outputs
     return program.run(x)[name], evaluate(program.compiled.graph, {"x": x})[name]

@@ -15,6 +15,8 @@ from cimc.targets.sram_cim.exact.driver import Interrupted, Result, Standing, so
 from cimc.targets.sram_cim.exact.problem import Problem
 from cimc.targets.sram_cim.exact.store import default_store
 
+WORTH = 5.0  # seconds of search that are worth starting processes
+
 Key = tuple[Workload, int]
 
 
@@ -35,7 +37,7 @@ def solve_layers(
             target,
             incumbents=list(starts.values()),
             names=[f"layer %{names[key][0]}" for key in starts],
-            jobs=options.jobs,
+            jobs=options.jobs or (1 if options.time_limit_s < WORTH else None),
             time_limit=options.time_limit_s,
             layer_time_limit=options.layer_time_limit_s,
             gap=options.gap,
