@@ -109,7 +109,7 @@ def rebuilt(compiled: Compiled, target: Target) -> tuple[Program, Tiles]:
     kept = Milestones(Clock())
     kept.keep(compiled.graph)
     effort = Effort(**options)  # type: ignore[arg-type]  # we wrote them
-    build_network(kept, effort.machine_steps(), target, effort.objective)
+    build_network(kept, effort.machine_steps(target), target, effort.objective)
     assert kept.program is not None
     assert kept.tiles is not None
     return kept.program, kept.tiles

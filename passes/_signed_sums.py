@@ -100,6 +100,13 @@ def in_order(sums: Sums) -> Sums:
     return Sums(sums.inputs, shared, start, terms)
 
 
+def stands_for(sums: Sums, weights: Ints) -> bool:
+    """Whether the sums are weights @ x."""
+    if (sums.rows, sums.inputs) != weights.shape:
+        return False
+    return bool(_equal(sums.inputs, sums.shared, sums.start, sums.terms, weights))
+
+
 def without(sums: Sums, most: int) -> Sums:
     """At most `most` shared values: those used least often are taken apart."""
     uses = np.bincount(sums.terms >> 8, minlength=sums.inputs + sums.shared)[sums.inputs :]
@@ -139,6 +146,29 @@ def _shared(sums: Sums, most: int) -> Sums:
 def _dissolved(sums: Sums, apart: NDArray[np.bool_]) -> Sums:
     start, terms = dissolved(sums.inputs, sums.shared, sums.start, sums.terms, apart)
     return Sums(sums.inputs, sums.shared - int(apart.sum()), start, terms)
+
+
+@njit
+def _equal(inputs: int, shared: int, start: Ints, terms: Ints, weights: Ints) -> bool:
+    """Whether each result is its row of weights."""
+    made = np.zeros((shared, inputs), np.int64)
+    total = np.empty(inputs, np.int64)
+    for number in range(len(start) - 1):
+        total[:] = 0
+        for place in range(start[number], start[number + 1]):
+            value, shift = terms[place] >> 8, terms[place] >> 1 & 0x7F
+            sign = -1 if terms[place] & 1 else 1
+            if value < inputs:
+                total[value] += sign << shift
+            else:
+                for i in range(inputs):
+                    total[i] += sign * (made[value - inputs, i] << shift)
+        for i in range(inputs):
+            if number < shared:
+                made[number, i] = total[i]
+            elif total[i] != weights[number - shared, i]:
+                return False
+    return True
 
 
 @njit

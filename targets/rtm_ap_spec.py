@@ -8,7 +8,7 @@ under a port; the tracks of a column shift together.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -60,6 +60,10 @@ class Ap(Table):
 
 class RtmApSpec(TargetSpec):
     """A whole racetrack associative processor."""
+
+    reductions: ClassVar[tuple[str, ...]] = (
+        "fold-weights", "interchange-channels", "share-rows", "share-terms", "order-sums",
+    )  # fmt: skip
 
     ap: Ap
 

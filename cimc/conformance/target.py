@@ -117,7 +117,7 @@ def compile_sample(graph: Graph, target: Target, level: int) -> Compiled:
     fusing = (step("fuse-layers"),) if level else ()
     kept = Milestones(Clock())
     kept.keep(graph)
-    build(kept, (*fusing, *effort.machine_steps()), target, verify="each")
+    build(kept, (*fusing, *effort.machine_steps(target)), target, verify="each")
     inputs = sample_inputs(graph)
     return Compiled(graph, kept, inputs, evaluate(graph, inputs))
 

@@ -22,6 +22,7 @@ from cimc.pipeline.spec import Step, step
 from cimc.target import Target
 
 LEVELS = (0, 1, 2, 3)
+_ROUNDS = (0, 0, 0, 20)  # of `share-terms`, by level
 Objective: TypeAlias = str  # "latency", "energy", "edp" or a sum: "0.3*latency+0.7*energy"
 
 
@@ -37,10 +38,13 @@ class Effort:
     gap: float = field(default=0.0, kw_only=True)
     jobs: int | None = field(default=None, kw_only=True)
     without: str = ""  # network steps to leave out, with commas between
+    ternarize: str = field(default="", kw_only=True)  # "all" layers, or the "inner" ones
+    ternary_scale: str = field(default="channel", kw_only=True)  # or "tensor"
+    activation_bits: int = field(default=8, kw_only=True)  # of a float model
 
     def steps(self, target: Target) -> tuple[Step, ...]:
         """All passes from an imported graph to a program with addresses."""
-        return (*self.graph_steps(target), *self.machine_steps())
+        return (*self.graph_steps(target), *self.machine_steps(target))
 
     def steps_after(self, state: State, target: Target) -> tuple[Step, ...]:
         """The passes that are left for a state that does not say which come next.
@@ -49,10 +53,12 @@ class Effort:
         """
         if isinstance(state, Graph):
             return self.steps(target)
-        steps = self.machine_steps()
+        steps = self.machine_steps(target)
         if not isinstance(state, Tiles):
             return steps[-1:]
-        return steps[-2:] if _is_mapped(state) else steps[1:]
+        if state.sums:
+            return steps[-2:]
+        return steps[-2 - len(self.reductions(target)) :] if _is_mapped(state) else steps[1:]
 
     def graph_steps(self, target: Target) -> tuple[Step, ...]:
         """The passes of phase `graph`."""
@@ -70,10 +76,25 @@ class Effort:
             ("drop-dead-code", True),
             ("fuse-layers", optimizing),
         )
-        return tuple(step(name) for name, is_wanted in wanted if is_wanted)
+        return (*self.lossy_steps(), *(step(name) for name, is_wanted in wanted if is_wanted))
 
-    def machine_steps(self) -> tuple[Step, ...]:
-        """The passes of phases `tile`, `map`, `lower` and `allocate`."""
+    def lossy_steps(self) -> tuple[Step, ...]:
+        """The pass that changes what the model computes, where it is asked for."""
+        if not self.ternarize:
+            return ()
+        return (step("ternarize", {"layers": self.ternarize, "scale": self.ternary_scale}),)
+
+    def reductions(self, target: Target) -> tuple[Step, ...]:
+        """The passes that make a mapped layer's arithmetic less, where the machine has such."""
+        rounds = _ROUNDS[self.level]
+        return tuple(
+            step(name, {"rounds": rounds} if name == "share-terms" and rounds else {})
+            for name in target.spec.reductions
+            if self.level > 0
+        )
+
+    def machine_steps(self, target: Target | None = None) -> tuple[Step, ...]:
+        """The passes of phases `tile`, `map`, `lower` and `allocate`, on any machine or on one."""
         mapping: dict[str, text.Literal] = {
             "level": self.level,
             "time_limit_s": self.time_limit_s,
@@ -91,6 +112,7 @@ class Effort:
             step("tile", {"host_fallback": True} if self.host_fallback else {}),
             step("map", {**mapping, **exact}),
             *(step(name, mapping) for name in wanted),
+            *(self.reductions(target) if target is not None else ()),
             step("lower"),
             step("allocate"),
         )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cimc.errors import InternalError
 from cimc.ir.tiles import Layer, Tiles
 from cimc.kind import Options
+from cimc.passes._blocks import Block, k_ranges
 from cimc.passes._signed_sums import reduced, signed_sums
 from cimc.target import Target
 from cimc.targets.rtm_ap import emit_kernels as kernels
@@ -26,12 +27,10 @@ from cimc.targets.rtm_ap.codegen import Part, Style, chunk_of, demand_of, part_o
 from cimc.targets.rtm_ap.lowering import block
 from cimc.targets.rtm_ap.multiply import SUM, operands_of, reduction_of, room_for, words_of
 from cimc.targets.rtm_ap.plan import (
-    Piece,
     Plan,
     Tile,
     evened,
     geometry_of,
-    k_ranges,
     position_tile,
     too_large,
 )
@@ -89,8 +88,8 @@ class Chooser:
         self.lines = self.spec.cores * self.ap.arrays * self.ap.rows
         sums = list(self.spec.memory.values())[1].size_bits // 8
         self.most_sums = max(1, sums // 16)  # of 4 bytes; the rest is for tables and epilogues
-        self._parts: dict[tuple[Piece, bool], Part | None] = {}
-        self._prices: dict[tuple[Piece, Style], Price | None] = {}
+        self._parts: dict[tuple[Block, bool], Part | None] = {}
+        self._prices: dict[tuple[Block, Style], Price | None] = {}
 
     def plan(self) -> Plan:
         """The best plan."""
@@ -195,7 +194,7 @@ class Chooser:
         middle = channels // step // 2 * step
         middle -= step if middle == channels and middle else 0
         at = first * shape.c + middle
-        piece = Piece(begin, end, at, min(at + step, last * shape.c))
+        piece = Block(begin, end, at, min(at + step, last * shape.c))
         if (piece, style) not in self._prices:
             self._prices[piece, style] = self._chunk_price(piece, style)
         price = self._prices[piece, style]
@@ -206,7 +205,7 @@ class Chooser:
         plan = Plan("program", tile, groups, c_groups, style)
         yield self._figures(plan, price.times(chunks), end - begin)
 
-    def _part(self, piece: Piece, share: bool) -> Part | None:
+    def _part(self, piece: Block, share: bool) -> Part | None:
         """The sums of one chunk; None where sharing would take too long."""
         if (piece, share) not in self._parts:
             sums, part = signed_sums(block(self.work, piece)), None
@@ -217,7 +216,7 @@ class Chooser:
             self._parts[piece, share] = part
         return self._parts[piece, share]
 
-    def _chunk_price(self, piece: Piece, style: Style) -> Price | None:
+    def _chunk_price(self, piece: Block, style: Style) -> Price | None:
         """Load and run of one chunk that comes after others; None: no room."""
         part = self._part(piece, style.share)
         if part is None or self.work.weights is None:

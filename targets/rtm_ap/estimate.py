@@ -23,6 +23,7 @@ from cimc.ir.tiles import Layer, Tiles
 from cimc.ir.types import bits_of
 from cimc.kind import Cost, common_cost
 from cimc.lowering import Builder, epilogue
+from cimc.passes._blocks import Block, blocks
 from cimc.target import Target
 from cimc.targets.rtm_ap import isa
 from cimc.targets.rtm_ap.codegen import column_codes
@@ -30,7 +31,7 @@ from cimc.targets.rtm_ap.cost import instruction_cost, load_cycles
 from cimc.targets.rtm_ap.instructions import ApRead
 from cimc.targets.rtm_ap.lowering import block, out_tile
 from cimc.targets.rtm_ap.multiply import lower_multiply
-from cimc.targets.rtm_ap.plan import Piece, Plan, geometry_of, pieces, plan_of, too_large
+from cimc.targets.rtm_ap.plan import Plan, geometry_of, plan_of, too_large
 from cimc.targets.rtm_ap.pricing import Price, Pricer
 from cimc.targets.rtm_ap.regions import Regions
 from cimc.targets.rtm_ap.windows import distinct
@@ -101,7 +102,7 @@ class _Sample:
 class _Group:
     """The weights of one group of arrays in numbers."""
 
-    piece: Piece
+    piece: Block
     weights: tuple[int, ...]  # those that are not zero, in each chunk
     widest: int  # largest sum of weights' sizes in an output channel
 
@@ -119,13 +120,13 @@ class _Programs:
         self.builder, self.layer, self.work, self.plan = builder, layer, work, plan
         self.target, self.spec = target, spec_of(target)
         self.ap = self.spec.ap
-        self.parts = pieces(work.shape, plan.k_groups, plan.c_groups)
+        self.parts = blocks(work.shape, plan.k_groups, plan.c_groups)
         self.groups = [self._group(piece) for row in self.parts for piece in row]
         self.arrays = plan.arrays(self.ap.rows)
         self.window = work.shape.r * work.shape.s
         self.trips = math.prod(plan.tile.trips(work.shape).values())
 
-    def _group(self, piece: Piece) -> _Group:
+    def _group(self, piece: Block) -> _Group:
         weights, chunk = block(self.work, piece), self.plan.style.chunk
         nonzero = np.count_nonzero(weights, axis=0)
         starts = range(0, len(nonzero), chunk)

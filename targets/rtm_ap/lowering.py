@@ -20,15 +20,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import InternalError
+from cimc.errors import Fault, InternalError, VerifyError
 from cimc.ir.program import Affine, Instr, Item, Program, Stream, View
+from cimc.ir.sums import Sums
 from cimc.ir.tiles import Layer, Tiles
 from cimc.lowering import Builder, OutAxis, OutTile, Progress, epilogue, vector_items
+from cimc.passes._blocks import Block, blocks, chunks
+from cimc.passes._signed_sums import stands_for
 from cimc.target import Target
-from cimc.targets.rtm_ap.codegen import ColumnCode, column_codes
+from cimc.targets.rtm_ap.codegen import ColumnCode, chunks_of, codes_of_sums
 from cimc.targets.rtm_ap.instructions import ApLoad, ApRead, ApRun
 from cimc.targets.rtm_ap.multiply import lower_multiply
-from cimc.targets.rtm_ap.plan import Piece, Plan, Tile, geometry_of, pieces, plan_of, too_large
+from cimc.targets.rtm_ap.plan import Plan, Tile, geometry_of, plan_of, too_large
 from cimc.targets.rtm_ap.pricing import Pricer
 from cimc.targets.rtm_ap.windows import distinct, looped, start_of, window_view
 from cimc.targets.rtm_ap.work import Work, spec_of, work_of
@@ -57,7 +60,7 @@ def lower_layer(builder: Builder, layer: Layer, tiles: Tiles, target: Target) ->
     if plan.kind == "multiply":
         body = tuple(lower_multiply(builder, layer, work, plan, target))
     else:
-        body = tuple(_Program(builder, layer, work, plan, target).body())
+        body = tuple(_Program(builder, layer, work, plan, tiles, target).body())
     items: list[Item] = [wait for value in builder.inputs(layer) for wait in builder.wait(value)]
     items += looped(body, plan.tile, work.shape)
     for name in sorted(builder.outside(layer)):
@@ -67,7 +70,7 @@ def lower_layer(builder: Builder, layer: Layer, tiles: Tiles, target: Target) ->
     return tuple(items)
 
 
-def block(work: Work, piece: Piece) -> Ints:
+def block(work: Work, piece: Block) -> Ints:
     """The weights of a piece as [output channels, input channels * r * s]; 0 between groups."""
     s = work.shape
     if work.weights is None:
@@ -90,7 +93,7 @@ def block(work: Work, piece: Piece) -> Ints:
 class Group:
     """One group of arrays: its part of the weights, its code, where it lies."""
 
-    piece: Piece
+    piece: Block
     code: ColumnCode
     words: str  # buffer
     array: int
@@ -102,28 +105,36 @@ class _Program:
     """A layer whose weights are its program."""
 
     def __init__(
-        self, builder: Builder, layer: Layer, work: Work, plan: Plan, target: Target
+        self, builder: Builder, layer: Layer, work: Work, plan: Plan, tiles: Tiles, target: Target
     ) -> None:
         self.builder, self.layer, self.work, self.plan = builder, layer, work, plan
         self.target, self.ap = target, spec_of(target).ap
         self.size = (self.ap.rows, self.ap.columns, self.ap.domains)
         self.arrays = plan.arrays(self.ap.rows)
         self.sums_memory = list(target.spec.memory)[1]
-        self.parts = pieces(work.shape, plan.k_groups, plan.c_groups)
+        self.sums = {
+            (piece.outputs, piece.channels): piece.sums
+            for piece in tiles.sums
+            if piece.layer == layer.name
+        }
+        self.parts = blocks(work.shape, plan.k_groups, plan.c_groups)
         self.groups = self._groups()
         self.slots = self.groups[0].code.regions.slots()
         self.slot_buffer = builder.table(f"{layer.name}.slots", self.slots, dtype="u32")
 
     def _groups(self) -> list[Group]:
         flat = [piece for row in self.parts for piece in row]
-        matrices = [block(self.work, piece) for piece in flat]
-        codes = column_codes(
-            matrices, self.work.input_bits, geometry_of(self.target), self.plan.style
+        codes = codes_of_sums(
+            [self._sums_of(piece) for piece in flat],
+            self.work.input_bits,
+            geometry_of(self.target),
+            self.plan.style,
         )
         if codes is None:
+            rows = flat[0].k_end - flat[0].k_begin
             raise too_large(
                 self.layer.name,
-                f"columns for {len(matrices[0])} accumulators and {self.plan.style.chunk} inputs",
+                f"columns for {rows} accumulators and {self.plan.style.chunk} inputs",
                 f"{self.ap.columns} columns of {self.ap.domains} domains ({self.target.path}: ap)",
                 "run the pass map again, or raise ap.columns or ap.domains",
             )
@@ -136,6 +147,30 @@ class _Program:
             words = self.builder.table(name, code.words, dtype="u32")
             turn, place = divmod(number, abreast)
             found.append(Group(piece, code, words, place * apart, turn, Pricer(self.ap)))
+        return found
+
+    def _sums_of(self, piece: Block) -> list[Sums]:
+        """The sums of each chunk, as passes left them, or else straight from the weights."""
+        weights = block(self.work, piece)
+        if not self.sums:
+            return chunks_of(weights, self.plan.style)
+        window = self.work.shape.r * self.work.shape.s
+        found = []
+        for span in chunks(piece, max(1, self.plan.style.chunk // window)):
+            sums = self.sums.get(((piece.k_begin, piece.k_end), span))
+            begin, end = ((channel - piece.c_begin) * window for channel in span)
+            if sums is None or not stands_for(sums, weights[:, begin:end]):
+                where = f"sums of %{self.layer.name}, outputs {piece.k_begin}:{piece.k_end}, "
+                raise VerifyError(
+                    Fault(
+                        f"{where}channels {span[0]}:{span[1]}, are not its weights",
+                        need="sums as the mapping cuts the weights, each of the same value",
+                        have="other ones" if sums is not None else "none",
+                        help="run fold-weights and what follows it again, after map",
+                        code="CIM3203",
+                    )
+                )
+            found.append(sums)
         return found
 
     def body(self) -> Iterator[Item]:

@@ -13,7 +13,6 @@ output positions, output channels k and parts c of the reduction, all side by si
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cimc.errors import FitError, InternalError
@@ -150,46 +149,6 @@ def evened(tile: Tile, shape: ConvShape) -> Tile:
     extents = dict(shape.dims)
     sizes = {dim: -(-extents[dim] // trips) for dim, trips in tile.trips(shape).items()}
     return replace(tile, **sizes)
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """The part of the weights that one group of arrays works on.
-
-    Output channels [k_begin, k_end), input channels [c_begin, c_end) of the input's channels.
-    """
-
-    k_begin: int
-    k_end: int
-    c_begin: int
-    c_end: int
-
-
-def k_ranges(shape: ConvShape, groups: int) -> Iterator[tuple[int, int]]:
-    """Output channels of each group of arrays: equal shares, whole conv groups where possible."""
-    channels = shape.g * shape.k
-    step = -(-channels // groups)
-    if step > shape.k:
-        step = -(-step // shape.k) * shape.k
-    for begin in range(0, channels, step):
-        yield begin, min(begin + step, channels)
-
-
-def pieces(shape: ConvShape, k_groups: int, c_groups: int) -> list[list[Piece]]:
-    """For each range of output channels, the pieces along its input channels."""
-    found = []
-    for k_begin, k_end in k_ranges(shape, k_groups):
-        first, last = k_begin // shape.k, -(-k_end // shape.k)
-        channels = (last - first) * shape.c
-        step = -(-channels // c_groups)
-        found.append(
-            [
-                Piece(k_begin, k_end, first * shape.c + begin,
-                      first * shape.c + min(begin + step, channels))
-                for begin in range(0, channels, step)
-            ]
-        )  # fmt: skip
-    return found
 
 
 def too_large(layer: str, need: str, have: str, help_: str) -> FitError:
