@@ -6,6 +6,7 @@ build        graph -> graph passes -> tiles -> mapped tiles -> program with addr
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cimc.coverage import Covered, coverage
-from cimc.errors import Fault, warn
-from cimc.frontend import Imported, import_onnx
+from cimc.errors import Fault, UsageError, warn
+from cimc.frontend import Imported, codes, import_onnx
 from cimc.ir.graph import Graph
 from cimc.ir.program import Program
 from cimc.ir.tiles import Tiles
-from cimc.pipeline.passes import State
+from cimc.ir.types import Array
+from cimc.pipeline.levels import Effort
+from cimc.pipeline.passes import State, pass_named
 from cimc.pipeline.phases import phase_of
 from cimc.pipeline.run import Observer, Place, Verify, run_pipeline
 from cimc.pipeline.spec import Step
@@ -110,14 +113,76 @@ def read_model(
     shapes: Shapes | None = None,
     calibrate: str | Path | None = None,
     samples: int = 32,
+    effort: Effort | None = None,
 ) -> Model:
-    """Import the model; one that computes in floats is quantized on `samples` of `calibrate`."""
+    """Import the model; one that computes in floats is quantized on `samples` of `calibrate`.
+
+    Where `effort` asks for ternary weights, notes say what that costs on labelled samples.
+    """
+    effort = effort or Effort()
     with clock.phase("import"):
         given = import_onnx(path, shapes)
-    if not is_float(given.graph):
-        return Model(path, given, given, notes=given.notes)
-    with clock.phase("quantize"):
-        return _quantized(path, given, shapes, calibrate, samples)
+    model = Model(path, given, given, notes=given.notes)
+    if is_float(given.graph):
+        with clock.phase("quantize"):
+            model = _quantized(path, given, shapes, calibrate, samples, effort)
+    elif effort.activation_bits < 8:
+        raise UsageError(
+            Fault(
+                f"{path} is quantized already",
+                need="a float model for --activation-bits",
+                help="leave the option out, or give the float model",
+                code="CIM1303",
+            )
+        )
+    if effort.ternarize:
+        with clock.phase("quantize"):
+            model = dataclasses.replace(
+                model, notes=(*model.notes, *_lost(model, calibrate, samples, effort))
+            )
+    return model
+
+
+def _lost(
+    model: Model, calibrate: str | Path | None, samples: int, effort: Effort
+) -> Iterator[str]:
+    """Warn that ternary weights change the model, and measure it where samples have labels."""
+    from cimc.frontend.calibration import read_calibration
+    from cimc.ir.evaluate import evaluate
+    from cimc.runs import accuracy
+    from cimc.verify import reference_of
+
+    warn(
+        Fault(
+            f"--ternarize changes what {model.path} computes",
+            have="weights of three values by threshold, which the model was not trained with",
+            help="train with ternary weights, and compare accuracies on labelled samples",
+            code=codes.TERNARY,
+        )
+    )
+    yield f"weights made ternary (lossy): {effort.ternarize} layers, per {effort.ternary_scale}"
+    if calibrate is None or str(calibrate) == RANDOM:
+        return
+    data = read_calibration(calibrate, model.given.graph.inputs, samples)
+    if data.labels is None:
+        return
+    (lossy,) = effort.lossy_steps()
+    after = pass_named(lossy.name).run(model.imported.graph, dict(lossy.options), None)
+    assert isinstance(after, Graph)
+    reference = reference_of(model.path)
+    outputs: tuple[dict[str, list[Array]], dict[str, list[Array]]] = ({}, {})
+    for sample in data.samples:
+        for held, found in zip(
+            outputs, (reference.run(sample), evaluate(after, sample)), strict=True
+        ):
+            for name, array in found.items():
+                held.setdefault(name, []).append(array)
+    before, now = (accuracy(held, data.labels) for held in outputs)
+    if before is not None and now is not None:
+        yield (
+            f"accuracy on the {len(data.samples)} labelled samples: {before:.2%} before "
+            f"({reference.by}), {now:.2%} with ternary weights"
+        )
 
 
 def is_float(graph: Graph) -> bool:
@@ -133,9 +198,11 @@ def _quantized(
     shapes: Shapes | None,
     calibrate: str | Path | None,
     samples: int,
+    effort: Effort,
 ) -> Model:
     from cimc.frontend.calibration import random_calibration, read_calibration
     from cimc.frontend.quantizer import quantize_float
+    from cimc.frontend.ternary import TernaryRule
 
     if calibrate is None or str(calibrate) == RANDOM:
         data = random_calibration(given.graph.inputs)
@@ -150,7 +217,8 @@ def _quantized(
                 code="CIM1304",
             )
         )
-    result = quantize_float(path, data)
+    rule = TernaryRule(effort.ternarize, effort.ternary_scale) if effort.ternarize else None
+    result = quantize_float(path, data, ternary=rule, activation_bits=effort.activation_bits)
     imported = import_onnx(result.content, shapes)
     return Model(path, given, imported, result.content, (*given.notes, result.note))
 

@@ -72,6 +72,7 @@ def _read(request: Request) -> Model:
         shapes=request.shapes,
         calibrate=request.calibrate,
         samples=request.samples,
+        effort=request.effort,
     )
 
 

@@ -57,7 +57,7 @@ def check_model(path: Path, target: Target, effort: Effort, shapes: Shapes | Non
     clock = Clock()
     effort = dataclasses.replace(effort, level=min(effort.level, 2))  # no exact search to check
     try:
-        model = read_model(path, clock, shapes=shapes, calibrate="random")
+        model = read_model(path, clock, shapes=shapes, calibrate="random", effort=effort)
     except ImportFault as problem:
         return Check(path, target, problem.nodes, problem.supported, (), problem, (), None)
     nodes = len(model.given.nodes)

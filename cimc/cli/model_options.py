@@ -35,6 +35,9 @@ class ModelOptions:
     gap: float
     jobs: int | None
     without: tuple[str, ...]
+    ternarize: str | None
+    ternary_scale: str
+    activation_bits: int
 
     def load_target(self) -> Target:
         """The machine with its overrides."""
@@ -63,6 +66,9 @@ class ModelOptions:
             layer_time_limit_s=self.layer_time_limit_s,
             gap=self.gap,
             jobs=self.jobs,
+            ternarize=self.ternarize or "",
+            ternary_scale=self.ternary_scale,
+            activation_bits=self.activation_bits,
         )
 
 
@@ -122,6 +128,31 @@ _OPTIONS = (
         callback=_keep,
         expose_value=False,
         help="Samples of --calibrate to use.",
+    ),
+    click.option(
+        "--ternarize",
+        type=click.Choice(["all", "inner"]),
+        callback=_keep,
+        expose_value=False,
+        help="Make weights ternary, which is lossy: of all layers, or of all but first and last.",
+    ),
+    click.option(
+        "--ternary-scale",
+        type=click.Choice(["channel", "tensor"]),
+        default="channel",
+        show_default=True,
+        callback=_keep,
+        expose_value=False,
+        help="What shares a magnitude under --ternarize.",
+    ),
+    click.option(
+        "--activation-bits",
+        type=click.IntRange(2, 8),
+        default=8,
+        show_default=True,
+        callback=_keep,
+        expose_value=False,
+        help="Bits of activations when a float model is quantized.",
     ),
     click.option(
         "-O",

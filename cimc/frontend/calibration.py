@@ -24,6 +24,7 @@ class CalibrationData:
 
     samples: tuple[Mapping[str, Array], ...]
     source: str
+    labels: Array | None = None  # of the samples, where the file has them
 
 
 def random_calibration(inputs: Sequence[Value], seed: int = 0, samples: int = 1) -> CalibrationData:
@@ -59,7 +60,7 @@ def read_calibration(path: str | Path, inputs: Sequence[Value], limit: int) -> C
         found = read_dataset(path, kinds).first(limit)
     if not len(found):
         raise UsageError(Fault(f"{path} holds no samples", code=codes.CALIBRATION))
-    return CalibrationData(tuple(found), f"{len(found)} from {path}")
+    return CalibrationData(tuple(found), f"{len(found)} from {path}", found.labels)
 
 
 def _image_shape(path: Path, inputs: Sequence[Value]) -> tuple[int, int, int, int]:

@@ -34,6 +34,7 @@ CALIBRATION = "CIM1301"
 CALIBRATION_SHAPE = "CIM1302"
 QUANTIZER = "CIM1303"
 RANDOM = "CIM1304"
+TERNARY = "CIM1305"
 
 CODES: dict[str, str] = {
     UNREADABLE: "the model file does not exist or cannot be read",
@@ -61,5 +62,6 @@ CODES: dict[str, str] = {
     CALIBRATION: "calibration data cannot be read",
     CALIBRATION_SHAPE: "calibration data does not fit the model's inputs",
     QUANTIZER: "onnxruntime cannot run or quantize the model",
+    TERNARY: "weights were made ternary, which costs accuracy",
     RANDOM: "a float model was quantized on random numbers; its accuracy means nothing",
 }

@@ -30,7 +30,7 @@ def static_inputs(
     """Types of all inputs, open dimensions taken from `shapes`.
 
     A name that has a size in one input has it everywhere. If the only dimensions still open are
-    leading ones (the batch), they become 1, with a note. A leading 1 may be given another size, too.
+    leading ones (the batch), they become 1, with a note. A leading 1 may get another size, too.
     """
     raise_if(_type_faults(declared), UnsupportedError)
     dims = {entry.name: _dims(entry) for entry in declared}

@@ -24,9 +24,11 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from cimc.errors import Fault, UnsupportedError
 from cimc.frontend import codes
 from cimc.frontend.calibration import CalibrationData
+from cimc.frontend.few_bits import narrow_activations
 from cimc.frontend.reader import STANDARD_DOMAINS
 from cimc.frontend.structure import node_names
 from cimc.frontend.tensors import external_place, is_external
+from cimc.frontend.ternary import TernaryRule, ternarize_model
 from cimc.frontend.versions import relabel
 from cimc.ir.types import Array
 
@@ -62,15 +64,24 @@ class QuantizedModel:
 
 
 def quantize_float(
-    path: str | Path, data: CalibrationData, activations: str = "u8"
+    path: str | Path,
+    data: CalibrationData,
+    activations: str = "u8",
+    *,
+    ternary: TernaryRule | None = None,
+    activation_bits: int = 8,
 ) -> QuantizedModel:
     """The model at `path` with 8-bit weights (symmetric, per channel) and activations "u8" or "i8".
 
+    With `ternary` weights are made ternary before ranges are taken. Activations may have 2 to 8
+    bits; with fewer than 8 they stay in bytes.
     raises  UnsupportedError where onnxruntime cannot run or quantize the model
     """
     model = _loaded(Path(path))
     for node, name in zip(model.graph.node, node_names(model.graph.node), strict=True):
         node.name = name  # so that the nodes of both models have the same names
+    if ternary is not None:
+        ternarize_model(model, ternary)
     with _quiet(), _blamed(path):
         model = _upgraded(model)
         if any(node.op_type in _UNTIDY for node in model.graph.node):
@@ -84,7 +95,11 @@ def quantize_float(
     for entry in list(result.opset_import):
         if entry.domain not in (*STANDARD_DOMAINS, "com.microsoft"):
             result.opset_import.remove(entry)
-    return QuantizedModel(result.SerializeToString(), f"quantized with {data.source} samples")
+    note = f"quantized with {data.source} samples"
+    if activation_bits < 8:
+        narrow_activations(result, activation_bits, ternary is not None and ternary.keeps_ends)
+        note += f", activations to {activation_bits} bits"
+    return QuantizedModel(result.SerializeToString(), note)
 
 
 def _loaded(path: Path) -> ModelProto:

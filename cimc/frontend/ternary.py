@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,6 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from cimc.ir.types import Array
 
-Layers: TypeAlias = Literal["none", "all", "inner"]
-Scale: TypeAlias = Literal["channel", "tensor"]
 THRESHOLD = 0.7
 
 
@@ -27,13 +24,16 @@ THRESHOLD = 0.7
 class TernaryRule:
     """Which layers get ternary weights, and what shares a magnitude."""
 
-    layers: Layers = "all"  # "inner": not the first and not the last
-    scale: Scale = "channel"
+    layers: str = "all"  # or "inner": not the first and not the last
+    scale: str = "channel"  # or "tensor"
+
+    @property
+    def keeps_ends(self) -> bool:
+        """True where the first and the last layer stay at 8 bits."""
+        return self.layers == "inner"
 
     def chosen(self, count: int) -> range:
         """Places of the layers with weights, of `count` in their order, that become ternary."""
-        if self.layers == "none":
-            return range(0)
         return range(1, count - 1) if self.layers == "inner" else range(count)
 
 
