@@ -73,11 +73,22 @@ def _tests() -> Iterator[Look]:
     from cimc.target_files import target_files
 
     yield "passes", lambda: f"{len(all_passes())} load"
+    yield "solved mappings", _mappings
     for name in sorted(kind_entries()):
         yield f"kind {name}", partial(_kind, name)
     for name in target_files():
         yield f"target {name}", partial(_machine, name)
     yield "onnxruntime", _onnxruntime
+
+
+def _mappings() -> str:
+    """Where exact searches keep what they found."""
+    from cimc.targets.sram_cim.exact.store import default_store
+
+    store = default_store()
+    if store is None:
+        return "are not kept: CIMC_MAPPINGS is off"
+    return f"{sum(1 for _ in store.folder.rglob('*.json'))} in {store.folder}"
 
 
 def _kind(name: str) -> str:

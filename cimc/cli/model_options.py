@@ -162,7 +162,7 @@ _OPTIONS = (
         show_default=True,
         callback=_keep_level,
         expose_value=False,
-        help="0 legal only, 1 fusion, 2 heuristic mapping, 3 mapping by search.",
+        help="0 legal only, 1 fusion, 2 heuristic mapping, 3 exact mapping.",
     ),
     click.option(
         "--host-fallback",

@@ -179,3 +179,26 @@ def test_text_that_is_no_mapping_says_where(cimc: Cimc, tiles: Path) -> None:
     answer = cimc("opt", "tiles.cir", "-p", "lower")
     assert answer.code == 2
     assert re.search(r"tiles\.cir:\d+:\d+", answer.err)
+
+
+def test_the_mapping_in_the_readme_is_legal(cimc: Cimc, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    written = re.search(
+        r"^layer .*?^\}$", (root / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert written is not None
+    head = written.group().splitlines()[0]
+    args = ("compile", str(root / "models" / "shapes_int8.onnx"), "-t", TARGET)
+    assert cimc(*args, "--to", "map", "-o", "tiles.cir").code == 0
+    path = tmp_path / "tiles.cir"
+    text, count = re.subn(
+        rf"^{re.escape(head)}$.*?^\}}$",
+        written.group(),
+        path.read_text(),
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    assert count == 1
+    path.write_text(text)
+    answer = cimc(*args, "--from", "tiles.cir", "-o", "out")
+    assert answer.code == 0, answer.err
+    assert "double gb/I ob/O" in (tmp_path / "out" / "tiles.cir").read_text()
