@@ -88,6 +88,7 @@ class ColumnCode:
     starts: Ints
     offset: Ints  # [rows]
     high: Ints  # [rows] largest value of each accumulator; some input reaches it
+    additions: int = 0  # one per temporary, one per term of a row
 
     @property
     def chunks(self) -> int:
@@ -178,7 +179,8 @@ def code_of(
             raise InternalError(f"no code for chunk {number} ({count})")
         starts.append(count)
     offset = np.asarray(np.sum([part.row_offset for part in parts], axis=0), np.int64)
-    return ColumnCode(room, words[:count].copy(), np.array(starts), offset, reached)
+    added = sum(len(part.sums.temps) + len(part.sums.terms) for part in parts)
+    return ColumnCode(room, words[:count].copy(), np.array(starts), offset, reached, added)
 
 
 def column_codes(
