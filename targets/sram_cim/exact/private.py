@@ -49,7 +49,12 @@ class PrivatePorts:
         return Figures(busiest, pj)
 
     def evaluate(self, nest: Nest) -> Figures | None:
-        """The simulator's own figures of a mapping; None if it is not legal."""
+        """The simulator's own figures of a mapping; None if it is not legal.
+
+        Nests with loops of bound 1 are not: a level is in use where a loop runs.
+        """
+        if any(loop.bound == 1 for loop in nest.loops):
+            return None
         try:
             schedule = private_schedule(nest, self.target, self.workload)
         except FitError:

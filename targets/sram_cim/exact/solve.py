@@ -25,7 +25,7 @@ from cimc.targets.sram_cim.exact.problem import (
     Progress,
     Solution,
 )
-from cimc.targets.sram_cim.exact.starts import starting_nests
+from cimc.targets.sram_cim.exact.starts import starting_nests, without_idle_loops
 from cimc.targets.sram_cim.machine import machine_of
 from cimc.targets.sram_cim.placing import Factors
 
@@ -96,6 +96,8 @@ class _Search:
     def offer(self, nests: Iterable[Nest]) -> None:
         """Keep the best of these, judged by the referee."""
         for nest in nests:
+            if self.problem.timing == "private":
+                nest = without_idle_loops(nest)
             figures = self.model.evaluate(nest)
             if figures is None:
                 continue

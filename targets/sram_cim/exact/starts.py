@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from cimc.ir.tiles import Nest
@@ -38,6 +39,14 @@ def starting_nests(problem: Problem, target: Target) -> Iterator[Nest]:
     for mapped in annealed_ones:
         if _is_allowed(mapped, problem, target):
             yield nest_of(mapped)
+
+
+def without_idle_loops(nest: Nest) -> Nest:
+    """The nest without loops of bound 1: those only name levels that tiles pass through."""
+    loops = tuple(loop for loop in nest.loops if loop.bound > 1)
+    used = {(level, name) for loop in loops for level, name in zip(loop.levels, "IWO", strict=True)}
+    double = tuple(item for item in nest.double if item in used)
+    return dataclasses.replace(nest, loops=loops, double=double)
 
 
 def _is_allowed(mapped: Mapped, problem: Problem, target: Target) -> bool:
