@@ -31,7 +31,7 @@ def narrow_activations(model: ModelProto, bits: int, keep_ends: bool) -> None:
             model.graph.initializer.append(_real_bias(node, stored))
             continue
         is_activation = node.op_type == "QuantizeLinear" and node.input[0] not in stored
-        if is_activation and node.output[0] not in kept and _is_byte(node, stored):
+        if is_activation and node.input[1] not in kept and _is_byte(node, stored):
             scale, zero = node.input[1:3]
             if scale not in clips:
                 clips[scale] = _narrowed(model, stored[scale], stored[zero], top)
@@ -84,7 +84,7 @@ def _narrowed(
 
 
 def _kept(model: ModelProto, keep_ends: bool) -> set[str]:
-    """Quantized tensors that keep 8 bits."""
+    """Names of the scales that stay: of tensors that keep 8 bits, and of all that share them."""
     outputs = {entry.name for entry in model.graph.output}
     inputs = {entry.name for entry in model.graph.input}
     made = {name: node for node in model.graph.node for name in node.output}
@@ -102,4 +102,4 @@ def _kept(model: ModelProto, keep_ends: bool) -> set[str]:
         heavy = [node for node in model.graph.node if node.op_type in _HEAVY]
         if heavy and heavy[-1].input[0] in made:
             kept.add(made[heavy[-1].input[0]].input[0])
-    return kept
+    return {made[name].input[1] for name in kept if name in made and len(made[name].input) > 1}

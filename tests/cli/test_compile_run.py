@@ -192,6 +192,34 @@ def test_a_float_model_needs_calibration_to_be_accurate(
     assert sum(coverage["places"].values()) == coverage["nodes"] == 5
 
 
+def test_ternary_weights_are_lossy_and_said_to_be(
+    cimc: Cimc, float_model: Path, images: Path, tmp_path: Path
+) -> None:
+    samples = np.load(images)
+    data = tmp_path / "labelled.npz"
+    np.savez(data, x=samples, labels=np.zeros(len(samples), np.uint8))
+    options = ("--ternarize", "inner", "--activation-bits", "4", "--calibrate", str(data))
+    args = ("compile", str(float_model), "-t", TARGET, *options)
+    answer = cimc(*args, "-o", "out", "--dump-ir")
+    assert answer.code == 0, answer.err
+    assert "warning CIM1305" in answer.err
+    assert "weights made ternary (lossy): inner layers, per channel" in answer.err
+    assert "labelled samples: " in answer.err
+    assert " before (onnxruntime), " in answer.err
+    assert [path.name for path in (tmp_path / "out" / "ir").glob("*ternarize*")]
+    assert cimc(*args, "-o", "bad", "-Werror").code == 2
+    run = cimc("run", "out", "--input", str(data), "--reference", str(float_model), "--json").json
+    assert run["passed"]
+    assert {"accuracy", "reference_accuracy", "float_accuracy"} <= set(run)
+
+
+def test_a_quantized_model_has_its_bits_already(cimc: Cimc, model: Path) -> None:
+    answer = cimc("compile", str(model), "-t", TARGET, "-o", "out", "--activation-bits", "4")
+    assert answer.code == 2
+    assert "error CIM1303" in answer.err
+    assert "is quantized already" in answer.err
+
+
 def test_cycles_and_reports(cimc: Cimc, model: Path, tmp_path: Path) -> None:
     args = ("compile", str(model), "-t", TARGET)
     whole = cimc(*args, "-o", "a", "--json").json

@@ -18,7 +18,9 @@ from cimc.errors import UnsupportedError
 from cimc.frontend import codes, import_onnx
 from cimc.frontend.calibration import CalibrationData, random_calibration
 from cimc.frontend.quantizer import quantize_float
+from cimc.frontend.ternary import TernaryRule, ternarize_model
 from cimc.frontend.versions import relabel
+from cimc.ir import ops
 
 from .conftest import Build, _model, run_onnx
 
@@ -226,3 +228,58 @@ def test_relabelled_models_mean_the_same() -> None:
     inputs = _samples().samples[0]
     want = run_onnx(_network(opset=17).SerializeToString(), inputs)["y"]
     np.testing.assert_array_equal(run_onnx(model.SerializeToString(), inputs)["y"], want)
+
+
+def _codes(model: ModelProto) -> list[int]:
+    """The largest code of each quantized activation, as onnxruntime computes them."""
+    names = [node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    found = [run_onnx(model.SerializeToString(), sample) for sample in _samples().samples]
+    return [max(int(outputs[name].max()) for outputs in found) for name in names]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 7])
+def test_activations_of_fewer_bits_use_fewer_codes(bits: int, path: Path) -> None:
+    result = onnx.load_from_string(quantize_float(path, _samples(), activation_bits=bits).content)
+    largest = _codes(result)
+    assert max(largest[:-1]) == 2**bits - 1
+    assert largest[-1] > 2**bits - 1  # the result of the model keeps its 8 bits
+    assert not any(tensor.data_type == onnx.TensorProto.INT32 for tensor in _used(result))
+
+
+def _used(model: ModelProto) -> list[onnx.TensorProto]:
+    """Initializers that a node reads."""
+    read = {name for node in model.graph.node for name in node.input}
+    return [tensor for tensor in model.graph.initializer if tensor.name in read]
+
+
+def test_ends_may_keep_eight_bits(path: Path) -> None:
+    rule = TernaryRule("inner")
+    content = quantize_float(path, _samples(), ternary=rule, activation_bits=2).content
+    result = onnx.load_from_string(content)
+    largest = _codes(result)
+    assert largest[0] > 3  # the model's input
+    assert 3 in largest  # something between
+    assert sum(code > 3 for code in largest) >= 3  # input, the last layer's operand, the result
+
+
+@pytest.mark.parametrize("scale", ["channel", "tensor"])
+def test_ternary_weights_are_made_before_ranges_are_taken(scale: str, path: Path) -> None:
+    result = quantize_float(path, _samples(), ternary=TernaryRule("all", scale)).content
+    graph = import_onnx(result).graph
+    weights = [op for op in graph.ops if isinstance(op, ops.Dequantize) and op.axis is not None]
+    codes = [graph.tensor(op.x) for op in weights if op.x.type.dtype == "i8"]
+    assert len(codes) == 3
+    for array in codes:
+        assert array is not None
+        assert set(np.unique(np.abs(array.astype(int)))) <= {0, 127}
+
+
+def test_the_middle_layer_alone(path: Path) -> None:
+    model = onnx.load(path)
+    before = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    ternarize_model(model, TernaryRule("inner"))
+    after = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {"v"}
+    assert len(np.unique(np.abs(after["v"][0]))) == 2
