@@ -118,6 +118,9 @@ class NetworkKind(Protocol):
     ) -> Tiles:
         """Values, and `weights`, that stay on the chip; layers mapped beside them."""
 
+    def fuse_rows(self, tiles: Tiles, target: Target, options: Options) -> Tiles:
+        """Neighbouring layers that run together, some rows at a time."""
+
 
 # --- what only some kinds have -------------------------------------------------------------------
 

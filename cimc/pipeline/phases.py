@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cimc.pipeline.passes import Pass
 
 PHASES = ("import", "quantize", "graph", "tile", "map", "lower", "allocate", "program")
-NETWORK_STEPS = ("keep-resident",)  # passes across layers, each taken only where it gains
+NETWORK_STEPS = ("keep-resident", "fuse-rows")  # across layers, each taken only where it gains
 _PHASE_OF = {
     ("Graph", "Graph"): "graph",
     ("Graph", "Tiles"): "tile",

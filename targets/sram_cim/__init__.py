@@ -19,6 +19,7 @@ from cimc.target import Target
 from cimc.targets.sram_cim.cost import instruction_cost, prices
 from cimc.targets.sram_cim.energy import area
 from cimc.targets.sram_cim.estimate import layer_estimate
+from cimc.targets.sram_cim.fusion import fuse_rows
 from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer
 from cimc.targets.sram_cim.layers import runs_in_macros
 from cimc.targets.sram_cim.machine import spec_of
@@ -48,6 +49,10 @@ class SramCimKind:
     ) -> Tiles:
         """Values and weights that stay on the chip."""
         return keep_resident(tiles, target, options, weights=weights)
+
+    def fuse_rows(self, tiles: Tiles, target: Target, options: Options) -> Tiles:
+        """Neighbouring layers that run band by band."""
+        return fuse_rows(tiles, target, options)
 
     def lower(self, tiles: Tiles, target: Target) -> Program:
         """One stream that runs all layers."""

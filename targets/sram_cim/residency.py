@@ -10,27 +10,20 @@ of `timing`, is kept: the layers alone, if nothing is better.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cimc.ir.graph import Op, Value, operands
-from cimc.ir.program import Buffer, VectorOp
-from cimc.ir.tiles import Keep, Layer, Nest, Tiles
+from cimc.ir.graph import operands
+from cimc.ir.tiles import Keep, Layer, Tiles
 from cimc.kind import Options
 from cimc.mapping.flows import flows
 from cimc.mapping.machine import INPUT, OPERANDS, OUTPUT, WEIGHT, Machine
 from cimc.mapping.nest import Mapped, capacity_faults, resolve
-from cimc.mapping.objective import Objective
-from cimc.mapping.workload import Workload
 from cimc.target import Target
-from cimc.targets.sram_cim.cost import instruction_cost, prices
-from cimc.targets.sram_cim.energy import leakage_pj
 from cimc.targets.sram_cim.homes import Homes, lifetimes, tile_bytes
 from cimc.targets.sram_cim.layers import Layers
-from cimc.targets.sram_cim.machine import machine_of, spec_of
+from cimc.targets.sram_cim.network_cost import NetworkCost, epilogue_of
 from cimc.targets.sram_cim.placing import nest_of
-from cimc.targets.sram_cim.search import best_mapping
-from cimc.targets.sram_cim.timing import Figures, evaluate
 
 ROOM = (0.05, 0.25, 0.5)  # shares of a level that are left to tiles, one after the other
 
@@ -52,7 +45,12 @@ class Candidate:
 
 
 def keep_resident(tiles: Tiles, target: Target, options: Options, *, weights: bool) -> Tiles:
-    """The mapped tiles with homes on the chip for what gains by it; `weights`: for them, too."""
+    """The mapped tiles with homes on the chip for what gains by it; `weights`: for them, too.
+
+    Fused layers are mapped for what is kept already: their tiles stay as they are.
+    """
+    if tiles.fused:
+        return tiles
     return _Search(dataclasses.replace(tiles, keeps=()), target, options).best(weights)
 
 
@@ -60,15 +58,13 @@ class _Search:
     """The choices looked at so far, and mappings found on the way."""
 
     def __init__(self, tiles: Tiles, target: Target, options: Options) -> None:
-        self.tiles, self.target, self.options = tiles, target, options
-        self.layers, self.machine, self.spec = Layers(tiles), machine_of(target), spec_of(target)
-        self.objective = Objective.parse(options.objective)
-        self.prices = {event: price.pj for event, price in prices(target).items()}
-        self.known: dict[tuple[Workload, int, Machine, Nest | None], Mapped] = {}
+        self.tiles, self.layers = tiles, Layers(tiles)
+        self.cost = NetworkCost(target, options)
+        self.machine = self.cost.machine
 
     def best(self, weights: bool) -> Tiles:
         """The best of all amounts of room, level by level from the outside in."""
-        found, least = self.tiles, self.score(self.tiles)
+        found, least = self.tiles, self.cost.score(self.tiles)
         for place, level in enumerate(self.machine.levels):
             if not place or level.along:  # one for each core, row or column
                 continue
@@ -77,7 +73,7 @@ class _Search:
                 if not keeps:
                     break
                 tiles = self.mapped(keeps)
-                score = None if tiles is None else self.score(tiles)
+                score = None if tiles is None else self.cost.score(tiles)
                 if tiles is not None and score is not None and score < least:
                     found, least = tiles, score
         return found
@@ -170,72 +166,9 @@ class _Search:
         if fits and not any(homes):
             return moved
         workload = self.layers.heavy(layer).workload
-        key = workload, _epilogue(layer), view, layer.nest
-        if key not in self.known:
-            found = best_mapping(workload, _epilogue(layer), view, self.target, self.options)
-            candidates = [moved, found] if fits else [found]
-            self.known[key] = min(candidates, key=lambda m: self.figures_of(m, layer))
-        return self.known[key]
-
-    def figures_of(self, mapped: Mapped, layer: Layer) -> float:
-        """What a search minimizes."""
-        figures = evaluate(mapped, self.spec, _epilogue(layer))
-        return self.objective.score(figures.cycles, figures.energy_pj)
-
-    # --- scores ---
-
-    def score(self, tiles: Tiles) -> tuple[float, float]:
-        """The objective over all layers, and what decides ties."""
-        layers = Layers(tiles)
-        homes = Homes(layers, self.machine)
-        cycles = energy = 0.0
-        for place, layer in enumerate(tiles.layers):
-            for figures in self.layer_figures(layers, homes, place, layer):
-                cycles += figures.cycles
-                energy += figures.energy_pj
-        return self.objective.score(cycles, energy), cycles * energy
-
-    def layer_figures(
-        self, layers: Layers, homes: Homes, place: int, layer: Layer
-    ) -> Iterator[Figures]:
-        """Figures of the parts of a layer."""
-        if layer.nest is None:
-            yield from (self.vector(layers.producers[name], homes) for name in layer.ops)
-            return
-        mapped = resolve(layer.nest, layers.heavy(layer).workload, homes.view(place))
-        assert isinstance(mapped, Mapped), mapped
-        yield evaluate(mapped, self.spec, _epilogue(layer))
-        for value in self.others(layers, layer):
-            level = self.spec.memory[self.machine.levels[homes.level(value)].name]
-            yield Figures(0.0, value.type.bits * level.read_pj_per_bit)
-
-    def others(self, layers: Layers, layer: Layer) -> list[Value]:
-        """Tensors that a layer's epilogue reads."""
-        read = (v for name in layer.ops[1:] for v in operands(layers.producers[name]))
-        return [
-            value
-            for value in dict.fromkeys(read)
-            if value.name not in layer.ops and layers.producers[value.name].mnemonic != "constant"
-        ]
-
-    def vector(self, op: Op, homes: Homes) -> Figures:
-        """Figures of an op of the vector units."""
-        buffers: Mapping[str, Buffer] = {
-            value.name: Buffer(
-                value.name,
-                homes.memory(value.name) if homes.level(value) else homes.outer,
-                value.type.dtype,
-                value.type.elements,
-            )
-            for value in (*operands(op), op.out)
-        }
-        cost = instruction_cost(VectorOp(op), buffers, self.target)
-        energy = sum(self.prices[event] * count for event, count in cost.events)
-        return Figures(cost.cycles, energy + cost.cycles * leakage_pj(self.spec))
-
-
-def _epilogue(layer: Layer) -> int:
-    return max(1, len(layer.ops) - 1)
+        found = self.cost.mapping(workload, epilogue_of(layer), view)
+        candidates = [moved, found] if fits else [found]
+        return min(candidates, key=lambda mapped: self.cost.figures_of(mapped, layer))
 
 
 def _home_bits(mapped: Mapped, operand: int) -> float:
