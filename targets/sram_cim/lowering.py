@@ -66,6 +66,9 @@ class _Emitter:
         x = self.inward(INPUT, self.heavy.x, moves)
         w = self.inward(WEIGHT, self.heavy.w, moves)
         results = Results(self.builder, self.layer, self.heavy, self.frame)
+        # Weights have the longest way to the first activation.
+        first = self.frame.before[-1]
+        first.sort(key=lambda item: not (isinstance(item, Transfer) and item.operand == "W"))
         acc = results.emit([flow for flow in moves if flow.operand == OUTPUT])
         return self.frame.items([self.activation(acc, x, w)])
 

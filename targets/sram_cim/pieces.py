@@ -22,7 +22,7 @@ from cimc.mapping.layout import Layout
 from cimc.targets.sram_cim.frame import Frame, When
 from cimc.targets.sram_cim.instructions import Transfer
 
-SHORT = 64  # cycles of a port; shorter transfers are left whole
+SHORT = 8  # cycles of a port; shorter transfers are left whole
 
 
 @dataclass(frozen=True, slots=True)

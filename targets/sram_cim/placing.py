@@ -122,7 +122,8 @@ def with_cuts(
 def nest_of(mapped: Mapped, *, merge: bool = True) -> Nest:
     """The mapping by names, with neighbouring loops of one dim and equal levels made one (`merge`).
 
-    Apart they divide long transfers in more ways. A loop of bound 1 is kept where it alone names a level, which tiles pass through.
+    Apart they divide long transfers in more ways. A loop of bound 1 is kept where it alone names a
+    level, which tiles pass through.
     """
     names = [level.name for level in mapped.machine.levels]
     named = [

@@ -31,12 +31,13 @@ from cimc.ir.program import (
 from cimc.ir.tiles import Layer
 from cimc.lowering import Builder, OutAxis, OutTile, effective_bias, epilogue, weight_matrix
 from cimc.mapping.flows import Flow, reductions
-from cimc.mapping.layout import tile_layout, whole_layout, window
+from cimc.mapping.layout import Layout, tile_layout, whole_layout, window
 from cimc.mapping.machine import NAMES, OUTPUT
 from cimc.targets.sram_cim.corrections import Correction, corrections
 from cimc.targets.sram_cim.frame import NOW, Frame, Held, Turn, When, memory_of, whole
 from cimc.targets.sram_cim.instructions import Flip, Transfer
 from cimc.targets.sram_cim.layers import Heavy
+from cimc.targets.sram_cim.machine import spec_of
 from cimc.targets.sram_cim.pieces import pieces_of
 
 STORE = "vector.x1"  # the vector units' own store of tables and intermediate tiles
@@ -70,11 +71,14 @@ class Results:
         self.leaving = [builder.producers[name].out for name in sorted(builder.outside(layer))]
         self.corrections, made = corrections(builder, layer, heavy)
         frame.before[-1] += made
+        self.spec = spec_of(builder.target)
+        self.first_finish = -1  # tables are needed at the end of this loop's first iteration
         self.stored: dict[str, str] = {}  # tables fetched into the vector units' store
 
     def emit(self, moves: Sequence[Flow]) -> Held:
         """Put all flows, outermost first, into the frame; the tile of sums in the registers."""
         complete = sum(not flow.partial for flow in moves)
+        self.first_finish = moves[max(complete - 1, 0)].loop
         split = max(complete - 1, 0)  # levels inside this many flows hold sums
         outside = [-1, *(flow.loop for flow in moves)]  # the loop that fills the level outside
         finals = [self.finals(*pair) for pair in zip(moves[:split], outside, strict=False)]
@@ -87,18 +91,26 @@ class Results:
             if flow.partial and source is not None:
                 self.come_back(flow, source, held)
         self.begin(moves[-1], sums[-1])
+        landing = finals[-1] if finals else None
+        passing = moves[-1] if complete and self.can_pass(moves[split:], sums[0]) else None
+        done = self.done(moves[-1], sums) if passing is not None else sums[-1]
         for flow, sink, held in reversed([*zip(moves[split:], outer, sums, strict=False)]):
             visits = self.frame.real(reductions(self.mapped, flow.loop))
-            if sink is None:
-                landing = finals[-1] if finals else None
-
+            if passing is not None and flow is passing:
+                for earlier in self.frame.not_all_of(visits, "last"):
+                    self.after(flow.loop, [self.leave(flow, sums[0], held, NOW)], earlier)
+                last = [self.pass_on(flow, held, done), *self.finish(flow, done, landing, NOW)]
+                self.after(flow.loop, last, self.frame.all_of(visits, "last"))
+            elif passing is not None and sink is None:
+                continue
+            elif sink is None:
                 finish = partial(self.finish, flow, held, landing)
                 self.deliver(flow, outside[split], (held,), finish)
             elif sink is outer[0]:
                 for when in self.frame.not_all_of(visits, "last"):
                     self.after(flow.loop, [self.leave(flow, sink, held, NOW)], when)
-                done = self.frame.all_of(visits, "last")
-                self.after(flow.loop, self.finish(flow, held, None, NOW), done)
+                latest = self.frame.all_of(visits, "last")
+                self.after(flow.loop, self.finish(flow, held, None, NOW), latest)
             else:
                 self.after(flow.loop, [self.leave(flow, sink, held, NOW)])
         for number in reversed(range(split)):
@@ -112,6 +124,47 @@ class Results:
             leave = partial(self.leave_all, flow, into, tiles)
             self.deliver(flow, outside[number], tuple(tiles.values()), leave)
         return sums[-1]
+
+    # --- sums that pass their level ---
+
+    def can_pass(self, moves: Sequence[Flow], outer: Held) -> bool:
+        """Whether complete sums go from the registers straight through the epilogue.
+
+        They wait for it in a small buffer of their own, beside the tile where partial sums lie, so
+        neither holds up the other. It must have room, and its results must fill whole words.
+        """
+        if len(moves) != 2 or outer.other or moves[1].loop < 0:
+            return False
+        spec, mapped = self.spec, self.mapped
+        level = mapped.machine.levels[moves[0].inner.level]
+        union = math.prod(run.extent for runs in self.small(moves[1]).runs for run in runs)
+        taken = sum(mapped.occupied()[moves[0].inner.level].values())
+        waiting = 2 * moves[1].outer_elements * spec.macro.psum_bits
+        landing = mapped.machine.levels[moves[0].outer.level]
+        results, cores = union * mapped.workload.bits[OUTPUT], mapped.used(0)
+        lanes = spec.vector.lanes * (cores if spec.vector.per == "core" else 1)
+        shares = cores if "cores" in landing.along else 1
+        return (
+            taken + waiting <= level.size_bits
+            and results % (shares * landing.write_bits) == 0
+            and union % lanes == 0
+        )
+
+    def small(self, flow: Flow) -> Layout:
+        """The layout of one register tile of sums."""
+        return tile_layout(self.axes, self.mapped.union(flow.loop + 1))
+
+    def done(self, flow: Flow, sums: Sequence[Held]) -> Held:
+        """Two buffers for register tiles of complete sums, by turns."""
+        layout = self.small(flow)
+        place = self.builder.buffer(sums[0].buffer)
+        name = self.builder.local(f"{place.name}.done", place.memory, "i32", layout.elements, 2)
+        return Held(layout, name, flow.loop)
+
+    def pass_on(self, flow: Flow, held: Held, done: Held) -> Instr:
+        """A register tile of complete sums goes to where the epilogue takes it."""
+        leaving = self.leave(flow, done, held, NOW)
+        return dataclasses.replace(leaving, dst=whole(done.buffer, done.layout), write_bounds=())
 
     def deliver(
         self,
@@ -230,7 +283,7 @@ class Results:
         """The tiles of all results go one level out."""
         return [self.leave(flow, into[name], held, turn) for name, held in tiles.items()]
 
-    def leave(self, flow: Flow, outer: Held, held: Held, turn: Turn) -> Instr:
+    def leave(self, flow: Flow, outer: Held, held: Held, turn: Turn) -> Transfer:
         """A tile goes one level out."""
         view, bounds = self.seen(flow, outer, held, turn)
         return Transfer(
@@ -348,10 +401,13 @@ class Results:
         if table.name not in self.stored:
             local = self.builder.local(f"{table.name}.near", STORE, table.dtype, table.elements)
             dims = ((table.elements, 1),)
-            self.frame.before[-1].append(
+            tables = self.frame.before[self.first_finish]
+            when = self.frame.all_of(self.frame.real(range(self.first_finish + 1)), "first")
+            tables.append(
                 Copy(
                     View(local, Affine(), dims),
                     View(table.name, Affine(), dims),
+                    when=when,
                     layer=self.layer.name,
                 )
             )

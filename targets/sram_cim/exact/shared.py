@@ -19,6 +19,7 @@ from cimc.mapping.objective import Objective
 from cimc.target import Target
 from cimc.targets.sram_cim.energy import leakage_pj
 from cimc.targets.sram_cim.exact import shared_search as kernel
+from cimc.targets.sram_cim.exact.polish import polished
 from cimc.targets.sram_cim.exact.problem import Exploration, Figures, Limits, Problem
 from cimc.targets.sram_cim.exact.referee import Referee
 from cimc.targets.sram_cim.exact.shared_costs import Floats
@@ -30,6 +31,7 @@ from cimc.targets.sram_cim.placing import Factors
 ROUNDS = 6  # of pricing
 ROOM = 200_000  # labels
 KEPT = 24  # choices whose tables are kept
+TRIES, NEAR = 250, 1.02  # of changes to a mapping that is so near to the best
 JUDGED = 20  # complete mappings of each kind, by the simulator
 
 
@@ -46,6 +48,7 @@ class SharedPorts:
         self.best = Figures(np.inf, np.inf)
         self.labels = kernel.labels_for(ROOM, self.columns.count)
         self.shares: dict[tuple[float, float], Floats] = {}  # of units, that were good last time
+        self.polished_from = np.inf  # better mappings than this are worth polishing
         self.begun: dict[Factors, _Pricing] = {}
 
     def evaluate(self, nest: Nest) -> Figures | None:
@@ -123,8 +126,25 @@ class _Pricing:
             for number, nest in enumerate(nests if limits.effort else [])
             if (figures := self.model.evaluate(nest)) is not None
         ]
-        best = (nests[min(judged)[1]],) if judged else ()
+        best: tuple[Nest, ...] = ()
+        if judged:
+            least, number = min(judged)
+            best = (nests[number],)
+            if limits.effort >= 2 and least < self.model.polished_from:
+                best = (self.polish(nests[number], limits),)
         return Exploration(bound, best, self.nodes, limits.effort >= 2 or bound >= limits.cutoff)
+
+    def polish(self, nest: Nest, limits: Limits) -> Nest:
+        """The best of a mapping's neighbours, step by step."""
+        model = self.model
+
+        def score(candidate: Nest) -> float:
+            figures = None if limits.stop() else model.evaluate(candidate)
+            return np.inf if figures is None else model.score(figures)
+
+        found, least = polished(nest, model.machine, score, TRIES)
+        model.polished_from = least * NEAR
+        return found
 
     def weights(self) -> Iterator[tuple[float, float]]:
         """What tables bound: weights of a cycle and of a pJ of moves."""
@@ -140,8 +160,8 @@ class _Pricing:
 
     def start(self) -> int:
         """The state in which nothing is placed."""
-        registers = [int(number) - 1 for number in self.choice.space.places]
-        return kernel.state_of(self.choice.space, 0, *registers, 1)
+        i, w, o = (int(number) - 1 for number in self.choice.space.places)
+        return kernel.state_of(self.choice.space, 0, i, w, o, 1)
 
     def price(self, weights: tuple[float, float], rounds: int) -> list[Nest]:
         """Tables for good prices; mappings that are cheapest at them."""
@@ -242,6 +262,8 @@ class _Pricing:
         cost, chosen = kernel.ends_of(
             choice.space, self.rows, model.labels, first, end, columns.capacity, ROOM
         )
+        if len(cost) == ROOM:
+            return 0.0, []
         cycles = cost[:, : columns.pj].max(axis=1, initial=0.0)
         pj = cost[:, columns.pj] + model.leak * cycles
         scores = np.array([self.objective.score(c, e) for c, e in zip(cycles, pj, strict=True)])

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from cimc import jit
 from cimc.targets.sram_cim import search_kernel as packed
 from cimc.targets.sram_cim.search_kernel import (
-    ACTIVATION,
     CELL_BITS,
     CHIP,
     EPILOGUE,
@@ -52,6 +51,7 @@ from cimc.targets.sram_cim.search_kernel import (
 )
 
 njit = jit.compiler(__file__, packed.__file__)
+part = jit.compiler(__file__, packed.__file__, inner=True)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -129,13 +129,13 @@ def grid(
         union[v] = elements(2, inner, m.steps)
 
 
-@njit
+@part
 def up(number: float, width: float) -> float:
     """The quotient, rounded up."""
     return float(np.ceil(number / width))
 
 
-@njit
+@part
 def bits_at(m: packed.Machine, o: int, j: int, sums: bool) -> float:
     """Bits of an element at position j of operand o's chain."""
     if o == 0:
@@ -148,14 +148,14 @@ def bits_at(m: packed.Machine, o: int, j: int, sums: bool) -> float:
     return float(m.numbers[PSUM_BITS] if sums else m.numbers[RESULT_BITS])
 
 
-@njit
+@part
 def hold(s: Space, unit: int, cycles: float, row: Floats) -> None:
     """Add what a unit is held."""
     if s.column[unit] >= 0:
         row[s.column[unit]] += cycles
 
 
-@njit
+@part
 def passage(
     s: Space,
     o: int,
@@ -189,7 +189,7 @@ def passage(
     return held, held + latency
 
 
-@njit
+@part
 def finish(
     s: Space, inner: int, outer: int, v: int, times: float, pj: int, row: Floats
 ) -> tuple[float, float]:
@@ -228,7 +228,7 @@ def finish(
     return held, cycles
 
 
-@njit
+@part
 def inward(
     s: Space, o: int, i: int, j: int, v: int, ahead: bool, behind: bool, pj: int, row: Floats
 ) -> float:
@@ -245,7 +245,10 @@ def inward(
     stored = taken * bits_at(m, o, j, False)
     crossing = read if m.level[source, CHIP] else taken * bits
     banks = (2 if ahead else 0) + (1 if behind else 0)
-    held, cycles = passage(s, o, source, sink, read, stored, crossing, banks, times, pj, row)
+    _, cycles = passage(s, o, source, sink, read, stored, crossing, banks, times, pj, row)
+    if ahead and i > 0 and m.may_double[o, i] and not behind:
+        # The first tile of each one outside may come from its second bank: at most every other.
+        hold(s, 2 * source, -0.5 * times * up(read, m.level[source, READ]), row)
     if i == 0:
         row[CHAIN] += up(read, m.level[0, READ])
     if not ahead and (j < m.length[o] - 1 or m.level[source, CHIP]):
@@ -257,7 +260,7 @@ def inward(
     return cycles
 
 
-@njit
+@part
 def outward(
     s: Space, i: int, j: int, v: int, sums: bool, later: bool, pj: int, row: Floats
 ) -> tuple[float, float]:
@@ -272,8 +275,10 @@ def outward(
     register = j == m.length[2] - 1
     if sums and not partial:
         held, cycles = finish(s, inner, outer, v, times, pj, row)
+        if not later and not register:  # register tiles may go out one by one
+            _, cycles = finish(s, inner, outer, 0, 0.0, pj, row)
         row[CHAIN] += cycles
-        if not later:
+        if register and not later:
             row[row.shape[0] - 1] += (times - 1.0) * cycles
         return (0.0 if later or not register else held), 0.0
     bits = bits_at(m, 2, j, sums)
@@ -288,9 +293,10 @@ def outward(
         width = float(m.numbers[WORD] if i == 0 else m.numbers[PSUM_BITS])
         down, into = s.tile[2, outer, v] * width, s.tile[2, inner, v] * width
         _, coming = passage(s, 2, outer, inner, down, into, down, 0, again, pj, row)
-        back = cycles + coming
         if i == 0:
-            first, cycles = finish(s, inner, outer, v, times / left, pj, row)
+            done, cycles = finish(s, inner, outer, v, times / left, pj, row)
+            first = min(first, done)
+        back = first + coming  # complete sums leave elsewhere: nobody waits until they are there
     row[CHAIN] += cycles
     if not later and (not register or m.level[outer, CHIP]):
         row[row.shape[0] - 1] += (times - 1.0) * max(cycles, back)
@@ -299,7 +305,7 @@ def outward(
     return first, back
 
 
-@njit
+@part
 def way_costs(
     s: Space, way: int, v: int, sums: bool, is_last: bool, row: Floats, gap: Floats
 ) -> bool:
@@ -335,7 +341,7 @@ def way_costs(
                 gap[0] = waits
         else:
             partial = s.reduced[v] > 1.0
-            if twice and (partial or not is_first):
+            if twice and (partial or i != end):
                 return False
             waits, returns = outward(s, i, j, v, sums, twice, pj, row)
             if is_first:
@@ -346,7 +352,7 @@ def way_costs(
     return True
 
 
-@njit
+@part
 def fits(s: Space, o: int, j: int, v: int, sums: bool) -> bool:
     """Whether the level at position j holds the tile of point v."""
     if j == 0:
@@ -355,7 +361,7 @@ def fits(s: Space, o: int, j: int, v: int, sums: bool) -> bool:
     return bool(s.tile[o, level, v] * bits_at(s.m, o, j, sums) <= s.m.level[level, SIZE])
 
 
-@njit
+@part
 def gaps(s: Space, v: int, kind: int, waits: Floats, is_free: bool) -> float:
     """Cycles between activations where a loop of this kind steps, around point v.
 
@@ -370,4 +376,4 @@ def gaps(s: Space, v: int, kind: int, waits: Floats, is_free: bool) -> float:
     else:
         left = s.reduced[v]
         total = max(others, waits[2]) / left + again * (1.0 - 1.0 / left)
-    return times * (total - (waits[1] if is_free else 0.0))
+    return float(times * (total - (waits[1] if is_free else 0.0)))

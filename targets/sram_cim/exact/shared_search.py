@@ -23,7 +23,6 @@ from cimc.targets.sram_cim.exact import shared_costs as costs
 from cimc.targets.sram_cim.exact.shared_costs import (
     CHAIN,
     WAY_BY,
-    WAY_DOUBLE,
     WAY_FROM,
     WAY_OPERAND,
     WAY_TO,
@@ -36,6 +35,7 @@ from cimc.targets.sram_cim.exact.shared_costs import (
 )
 
 njit = jit.compiler(__file__, costs.__file__, packed.__file__)
+part = jit.compiler(__file__, costs.__file__, packed.__file__, inner=True)
 
 Bools = NDArray[np.bool_]
 
@@ -59,7 +59,7 @@ class Prices(NamedTuple):
     constant: float
 
 
-@njit
+@part
 def first_stop(s: Space, way: int) -> int:
     """The position that the first move of a way leads to."""
     i = s.way[way, WAY_FROM] - 1
@@ -109,7 +109,7 @@ def state_of(s: Space, v: int, a: int, b: int, c: int, sums: int) -> int:
     return int((((v * n[0] + a) * n[1] + b) * n[2] + c) * 2 + sums)
 
 
-@njit
+@part
 def scalars(s: Space, rows: Rows, v: int, price: Floats, best: Floats, which: Ints) -> None:
     """best[o, sums, from, to]: the cheapest way between places at a point; which: its number.
 
@@ -135,7 +135,7 @@ def scalars(s: Space, rows: Rows, v: int, price: Floats, best: Floats, which: In
                         which[o, sums, j, i] = way
 
 
-@njit
+@part
 def least_waits(s: Space, rows: Rows, a: int, c: int, waits: Floats) -> None:
     """What the registers of I and O wait at least, as far as they have changed."""
     near, far = s.near[0, a], s.near[2, c]
@@ -205,7 +205,7 @@ def completions(s: Space, rows: Rows, price: Floats) -> Floats:
     return table
 
 
-@njit
+@part
 def last_step(s: Space, best: Floats, a: int, b: int, c: int, sums: int) -> float:
     """The cheapest ways from these places to the outermost level."""
     total = 0.0
@@ -303,7 +303,7 @@ def label(
     leak: float,
     product: bool,
     cutoff: float,
-    l: Labels,
+    made: Labels,
     dominance: bool,
 ) -> tuple[int, int, int]:
     """Fill labels; the first and last of those with all loops placed, and how many were made.
@@ -313,18 +313,18 @@ def label(
     m, n = s.m, s.places
     points, kinds, columns = s.placed.shape[0], s.dim.shape[0], start.shape[0]
     tables = prices.shape[0]
-    room = l.parent.shape[0]
+    room = made.parent.shape[0]
     head = np.full(points * n[0] * n[1] * n[2] * 2, -1, np.int64)
     to_go = np.empty(tables)
     cost, waits = np.empty(columns), np.empty(4)
     registers = n[0] - 1, n[1] - 1, n[2] - 1
-    l.state[0] = 0
-    l.state[0, 1], l.state[0, 2], l.state[0, 3] = registers
-    l.state[0, 4] = 1
-    l.cost[0] = start
-    l.waits[0] = 0.0
-    l.dead[0] = False
-    first, end, made = 0, 1, 1
+    made.state[0] = 0
+    made.state[0, 1], made.state[0, 2], made.state[0, 3] = registers
+    made.state[0, 4] = 1
+    made.cost[0] = start
+    made.waits[0] = 0.0
+    made.dead[0] = False
+    first, end, total = 0, 1, 1
     levels = 0
     for k in range(kinds):
         levels += s.most[k]
@@ -334,9 +334,9 @@ def label(
     for _ in range(levels):
         fresh = end
         for x in range(first, end):
-            if l.dead[x]:
+            if made.dead[x]:
                 continue
-            v, sums = l.state[x, 0], l.state[x, 4]
+            v, sums = made.state[x, 0], made.state[x, 4]
             for k in range(kinds):
                 if (v // s.stride[k]) % (s.most[k] + 1) == s.most[k]:
                     continue
@@ -348,40 +348,40 @@ def label(
                         continue
                     own = sums if o == 2 else 0
                     for way in range(ways):
-                        if s.way[way, WAY_OPERAND] == o and s.leads[way, l.state[x, 1 + o]] >= 0:
-                            if rows.legal[v, way, own] and not (
-                                dominance
-                                and s.richer[way] >= 0
-                                and rows.legal[v, s.richer[way], own]
-                            ):
-                                choice[o, number[o]] = way
-                                number[o] += 1
+                        if s.way[way, WAY_OPERAND] != o or not rows.legal[v, way, own]:
+                            continue
+                        richer = s.richer[way]
+                        if dominance and richer >= 0 and rows.legal[v, richer, own]:
+                            continue
+                        if s.leads[way, made.state[x, 1 + o]] >= 0:
+                            choice[o, number[o]] = way
+                            number[o] += 1
                 for p in range(number[0]):
                     for q in range(number[1]):
                         for r in range(number[2]):
                             picked = choice[0, p], choice[1, q], choice[2, r]
-                            a = l.state[x, 1]
+                            a = made.state[x, 1]
                             if picked[0] >= 0:
                                 a = s.leads[picked[0], a]
-                            b = l.state[x, 2]
+                            b = made.state[x, 2]
                             if picked[1] >= 0:
                                 b = s.leads[picked[1], b]
-                            c = l.state[x, 3]
+                            c = made.state[x, 3]
                             if picked[2] >= 0:
                                 c = s.leads[picked[2], c]
                             sums2 = sums if picked[2] < 0 else int(s.reduced[v] > 1.0)
                             state = state_of(s, after, a, b, c, sums2)
                             if table[0, state] == INFINITE:
                                 continue
-                            cost[:] = l.cost[x]
-                            waits[:] = l.waits[x]
+                            cost[:] = made.cost[x]
+                            waits[:] = made.waits[x]
                             for o in range(3):
                                 way = picked[o]
                                 if way < 0:
                                     continue
                                 own = sums if o == 2 else 0
                                 cost += rows.cost[v, way, own]
-                                if l.state[x, 1 + o] == registers[o]:
+                                if made.state[x, 1 + o] == registers[o]:
                                     waits[o] = rows.gap[v, way, own, 0]
                                     if o == 2:
                                         waits[3] = max(waits[2], rows.gap[v, way, own, 1])
@@ -395,69 +395,68 @@ def label(
                             )
                             if bound >= cutoff:
                                 continue
-                            if dominance and beaten(l, head[state], cost, waits, used):
+                            if dominance and beaten(made, head[state], cost, waits, used):
                                 continue
                             if fresh == room:
-                                return first, -1, made
-                            l.state[fresh, 0] = after
-                            l.state[fresh, 1], l.state[fresh, 2], l.state[fresh, 3] = a, b, c
-                            l.state[fresh, 4] = sums2
-                            l.cost[fresh] = cost
-                            l.waits[fresh] = waits
-                            l.parent[fresh] = x
-                            l.step[fresh, 0] = k
-                            l.step[fresh, 1], l.step[fresh, 2], l.step[fresh, 3] = picked
-                            l.dead[fresh] = False
-                            l.next[fresh] = head[state]
+                                return first, -1, total
+                            made.state[fresh, 0] = after
+                            made.state[fresh, 1] = a
+                            made.state[fresh, 2] = b
+                            made.state[fresh, 3] = c
+                            made.state[fresh, 4] = sums2
+                            made.cost[fresh] = cost
+                            made.waits[fresh] = waits
+                            made.parent[fresh] = x
+                            made.step[fresh, 0] = k
+                            made.step[fresh, 1], made.step[fresh, 2], made.step[fresh, 3] = picked
+                            made.dead[fresh] = False
+                            made.next[fresh] = head[state]
                             head[state] = fresh
                             fresh += 1
-                            made += 1
+                            total += 1
         first, end = end, fresh
         if first == end:
             break
-    return first, end, made
+    return first, end, total
 
 
-@njit
+@part
 def over(cost: Floats, capacity: Floats) -> bool:
     """Whether levels that operands share hold more than they can."""
-    for column in range(cost.shape[0]):
-        if cost[column] > capacity[column]:
-            return True
-    return False
+    return bool(np.any(cost > capacity))
 
 
-@njit
-def beaten(l: Labels, other: int, cost: Floats, waits: Floats, used: Ints) -> bool:
+@part
+def beaten(made: Labels, other: int, cost: Floats, waits: Floats, used: Ints) -> bool:
     """Whether another label of the state is nowhere worse; kills those that are nowhere better."""
     while other >= 0:
-        if not l.dead[other]:
+        if not made.dead[other]:
             worse, better = False, False
             for column in used:
-                x, y = l.cost[other, column], cost[column]
+                x, y = made.cost[other, column], cost[column]
                 if x > y * (1.0 + SLACK):
                     worse = True
                 elif y > x * (1.0 + SLACK):
                     better = True
             for place in range(4):
-                if l.waits[other, place] > waits[place]:
+                if made.waits[other, place] > waits[place]:
                     worse = True
-                elif l.waits[other, place] < waits[place]:
+                elif made.waits[other, place] < waits[place]:
                     better = True
             if not worse:
                 return True
             if not better:
-                l.dead[other] = True
-        other = l.next[other]
+                made.dead[other] = True
+        other = made.next[other]
     return False
 
 
 @njit
 def ends_of(
-    s: Space, rows: Rows, l: Labels, first: int, end: int, capacity: Floats, room: int
+    s: Space, rows: Rows, made: Labels, first: int, end: int, capacity: Floats, room: int
 ) -> tuple[Floats, Ints]:
     """Complete mappings: costs, and label with the last ways of I, W, O."""
-    points, columns = s.placed.shape[0], l.cost.shape[1]
+    points, columns = s.placed.shape[0], made.cost.shape[1]
     v = points - 1
     found = np.empty((room, columns))
     choice = np.empty((room, 4), np.int64)
@@ -466,19 +465,19 @@ def ends_of(
     options = np.full((3, ways + 1), -1, np.int64)
     number = np.zeros(3, np.int64)
     for x in range(first, end):
-        if l.dead[x]:
+        if made.dead[x]:
             continue
-        sums = l.state[x, 4]
+        sums = made.state[x, 4]
         for o in range(3):
             number[o] = 0
             own = sums if o == 2 else 0
-            if s.position[o, l.state[x, 1 + o]] == 0:
+            if s.position[o, made.state[x, 1 + o]] == 0:
                 options[o, 0] = -1
                 number[o] = 1
             for way in range(ways):
                 if (
                     s.way[way, WAY_OPERAND] == o
-                    and s.leads[way, l.state[x, 1 + o]] >= 0
+                    and s.leads[way, made.state[x, 1 + o]] >= 0
                     and s.way[way, WAY_TO] == 0
                     and rows.legal[v, way, own]
                 ):
@@ -489,7 +488,7 @@ def ends_of(
                 for r in range(number[2]):
                     if count == room:
                         return found[:count], choice[:count]
-                    found[count] = l.cost[x]
+                    found[count] = made.cost[x]
                     picked = options[0, p], options[1, q], options[2, r]
                     for o in range(3):
                         if picked[o] >= 0:
@@ -582,3 +581,33 @@ def descend(
         if last[o] >= 0:
             cost += rows.cost[v, last[o], own]
     return cost, steps, last
+
+
+@njit
+def costs_of(s: Space, rows: Rows, start: Floats, steps: Ints, last: Ints) -> Floats:
+    """The costs of one mapping."""
+    n = s.places
+    cost, waits = start.copy(), np.zeros(4)
+    at = np.array([n[0] - 1, n[1] - 1, n[2] - 1])
+    sums, v = 1, 0
+    for step in range(steps.shape[0] + 1):
+        changed = sums
+        for o in range(3):
+            way = last[o] if step == steps.shape[0] else steps[step, 1 + o]
+            if way < 0:
+                continue
+            own = sums if o == 2 else 0
+            cost += rows.cost[v, way, own]
+            if at[o] == n[o] - 1:
+                waits[o] = rows.gap[v, way, own, 0]
+                if o == 2:
+                    waits[3] = max(waits[2], rows.gap[v, way, own, 1])
+            if o == 2:
+                changed = int(s.reduced[v] > 1.0)
+            at[o] = s.leads[way, at[o]]
+        sums = changed
+        if step < steps.shape[0]:
+            k = steps[step, 0]
+            cost[CHAIN] += gaps(s, v, k, waits, at[1] < n[1] - 1)
+            v += s.stride[k]
+    return cost

@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from cimc.ir.tiles import Nest
+from cimc.mapping.flows import Flow, flows
 from cimc.mapping.machine import OPERANDS, WEIGHT, Machine
-from cimc.mapping.nest import DIMS
+from cimc.mapping.nest import DIMS, Mapped
 from cimc.mapping.workload import Workload
 from cimc.target import Target
 from cimc.targets.sram_cim import search_kernel
@@ -73,7 +74,8 @@ def ways(machine: Machine) -> Ints:
         may = [place > 0 and machine.levels[level].double[o] for place, level in enumerate(chain)]
         for j, i in itertools.combinations(range(len(chain) - 1, -1, -1), 2):
             for between in _subsets(range(i + 1, j)):
-                doubled = [p for p in ((j, *between) if o <= WEIGHT else (j,)) if may[p]]
+                places = (j, *between) if o <= WEIGHT else (min((j, *between)),)
+                doubled = [p for p in places if may[p]]
                 for double in _subsets(doubled):
                     by, twice = sum(1 << p for p in between), sum(1 << p for p in double)
                     found.append((o, j, i, by, twice))
@@ -85,13 +87,13 @@ def places_of(machine: Machine, table: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     places: list[list[tuple[int, int]]] = []
     for o in OPERANDS:
         last = len(machine.chain(o)) - 1
-        sources = (lambda j: range(j, last)) if o != WEIGHT else (lambda _: (-1,))  # noqa: E731
-        places.append([(j, near) for j in range(last) for near in sources(j)] + [(last, -1)])
+        near = [(-1,)] * last if o == WEIGHT else [tuple(range(j, last)) for j in range(last)]
+        places.append([*((j, source) for j in range(last) for source in near[j]), (last, -1)])
     longest = max(map(len, places))
-    position, near = np.full((3, longest), -1, np.int64), np.full((3, longest), -1, np.int64)
+    position, filled = np.full((3, longest), -1, np.int64), np.full((3, longest), -1, np.int64)
     for o in OPERANDS:
         for number, (j, source) in enumerate(places[o]):
-            position[o, number], near[o, number] = j, source
+            position[o, number], filled[o, number] = j, source
     leads = np.full((len(table), longest), -1, np.int64)
     for way, (o, j, i, by, _) in enumerate(table.tolist()):
         last = len(machine.chain(o)) - 1
@@ -101,7 +103,7 @@ def places_of(machine: Machine, table: Ints) -> tuple[Ints, Ints, Ints, Ints]:
             if j == last and o != WEIGHT:
                 source = max([p for p in range(j) if by >> p & 1], default=i)
             leads[way, number] = places[o].index((i, source))
-    return np.array([len(own) for own in places], np.int64), position, near, leads
+    return np.array([len(own) for own in places], np.int64), position, filled, leads
 
 
 def richer_ways(machine: Machine, table: Ints) -> Ints:
@@ -113,7 +115,7 @@ def richer_ways(machine: Machine, table: Ints) -> Ints:
         most = double
         for p in (j, *(p for p in range(i + 1, j) if by >> p & 1)):
             level = machine.levels[chain[p]]
-            if level.double[o] and sum(level.holds) == 1 and (o <= WEIGHT or p == j):
+            if level.double[o] and sum(level.holds) == 1 and o <= WEIGHT:
                 most |= 1 << p
         if most != double:
             found[way] = rows.index((o, j, i, by, most))
@@ -129,7 +131,13 @@ class Choice:
     """One choice of spatial loops."""
 
     def __init__(
-        self, workload: Workload, epilogue: int, factors: Factors, target: Target, columns: Columns
+        self,
+        workload: Workload,
+        epilogue: int,
+        factors: Factors,
+        target: Target,
+        columns: Columns,
+        left: dict[str, int] | None = None,  # iterations in time, the fewest if not given
     ) -> None:
         self.workload, self.factors, self.target = workload, factors, target
         self.machine, spec = machine_of(target), spec_of(target)
@@ -140,7 +148,7 @@ class Choice:
             for dim, factor in own:
                 numbers[axis, DIMS.index(dim)] *= factor
         spread = search_kernel.spread_of(m, numbers)
-        left = remaining(workload, factors)
+        left = left or remaining(workload, factors)
         kinds: list[tuple[int, int, int]] = []
         for dim, bound in left.items():
             found = primes(bound)
@@ -164,9 +172,9 @@ class Choice:
         )
         parts = cores.copy()
         for place, level in enumerate(self.machine.levels):
-            for axis in level.along:
-                if axis != "cores":
-                    parts[place] *= self.machine.axes[names.index(axis)].size
+            for along in level.along:
+                if along != "cores":
+                    parts[place] *= self.machine.axes[names.index(along)].size
         table = ways(self.machine)
         places = places_of(self.machine, table)
         self.space = costs.Space(
@@ -209,6 +217,41 @@ class Choice:
         each += sums * (level[2].read_pj + level[2].write_pj)
         row[columns.pj] = activations * each + tables * outer.read_pj
         return row
+
+    def steps_of(self, mapped: Mapped) -> tuple[Ints, Ints]:
+        """The steps of a mapping whose iterations are those of this grid; the reverse of `nest`."""
+        taken: dict[tuple[int, int], list[Flow]] = {}
+        for flow in flows(mapped):
+            taken.setdefault((flow.loop, flow.operand), []).append(flow)
+        rows = [tuple(row) for row in self.way_table.tolist()]
+
+        def way(loop: int, o: int) -> int:
+            moves = taken.get((loop, o), [])
+            if not moves:
+                return -1
+            chain = self.machine.chain(o)
+            inner = [chain.index(flow.inner.level) for flow in moves]
+            end = chain.index(moves[0].outer.level)
+            doubled = [
+                place
+                for place, flow in zip(inner, moves, strict=True)
+                if flow.double
+                and loop >= 0
+                and (o <= WEIGHT or (flow is moves[0] and not flow.partial))
+            ]
+            by, double = sum(1 << p for p in inner[:-1]), sum(1 << p for p in doubled)
+            return rows.index((o, inner[-1], end, by, double))
+
+        steps = []
+        for place in range(len(mapped.loops) - 1, -1, -1):
+            dim, bound = mapped.loops[place]
+            for number, prime in enumerate(primes(bound)):
+                own = (DIMS.index(dim), prime)
+                kind = list(zip(self.dim.tolist(), self.prime.tolist(), strict=True)).index(own)
+                fires = [way(place, o) if number == 0 else -1 for o in OPERANDS]
+                steps.append((kind, *fires))
+        last = [way(-1, o) for o in OPERANDS]
+        return np.array(steps, np.int64).reshape(-1, 4), np.array(last, np.int64)
 
     @cached_property
     def way_table(self) -> Ints:
