@@ -95,6 +95,10 @@ class Layers:
                     return f"others read %{name}"
         return ""
 
+    def title(self, layer: Layer) -> str:
+        """A macro layer in messages: its name, and the nodes of its heavy op."""
+        return f"layer %{layer.name} ({', '.join(self.producers[layer.ops[0]].nodes)})"
+
     def heavy(self, layer: Layer) -> Heavy:
         """The heavy op of a macro layer."""
         if layer.name not in self.heavies:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
             self,
             starts: Mapping[tuple[Workload, int], Nest],
             names: Mapping[tuple[Workload, int], Sequence[str]],
+            titles: Mapping[tuple[Workload, int], str],
             target: Target,
             options: Options,
         ) -> Mapping[tuple[Workload, int], Nest]: ...
@@ -69,7 +70,8 @@ def map_layers(tiles: Tiles, target: Target, options: Options) -> Tiles:
     if options.level > 2 and groups:
         solve_layers: SolveLayers = importlib.import_module(EXACT).solve_layers
         names = {key: [layer.name for layer in group] for key, group in groups.items()}
-        nests = solve_layers(starts, names, target, options)
+        titles = {key: layers.title(group[0]) for key, group in groups.items()}
+        nests = solve_layers(starts, names, titles, target, options)
     chosen = {layer.name: nests[key] for key, group in groups.items() for layer in group}
     return dataclasses.replace(
         tiles,

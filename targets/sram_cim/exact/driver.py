@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 from cimc.errors import CimcError, Fault, InternalError, warn
 from cimc.ir.tiles import Nest
+from cimc.lowering import ConvShape
+from cimc.mapping.workload import Workload
 from cimc.pipeline.tell import Outcome
 from cimc.target import Target
 from cimc.targets.sram_cim.exact.problem import Problem, Progress, Solution
@@ -39,6 +41,7 @@ from cimc.targets.sram_cim.exact.worker import (
 )
 
 GRACE = 3.0  # seconds for a search to end after it was told to
+PATIENCE = 300.0  # seconds until one that does not is ended by force: it may be compiling kernels
 AGAIN = 1.5  # a search begins again only with so many times the time it had
 TICK = 0.2  # seconds between looks at the clock
 
@@ -124,6 +127,13 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def compile_kernels(problem: Problem, target: Target) -> None:
+    """Search a tiny layer: what is compiled on first use is then there for all processes."""
+    tiny = ConvShape(1, 1, 2, 2, 2, 2, 1, 1, 2, 2)
+    workload = Workload(tiny, problem.workload.bits)
+    solve(dataclasses.replace(problem, workload=workload, spatial=None), target, time_limit=1.0)
 
 
 @dataclass
@@ -234,6 +244,10 @@ class _Driver:
         self.deadline = self.began + (math.inf if time_limit is None else time_limit)
         self.layer_limit = math.inf if layer_limit is None else layer_limit
         open_ = [item for item in self.items if item.result is None]
+        if open_ and time_limit != 0 and layer_limit != 0 and self.solver == SOLVER:
+            compile_kernels(open_[0].problem, self.target)
+            self.began = time.monotonic()
+            self.deadline = self.began + (math.inf if time_limit is None else time_limit)
         self.jobs = max(1, min(jobs, len(open_)))
         self.in_process = self.jobs == 1 or time_limit == 0 or layer_limit == 0
         if self.in_process:
@@ -295,7 +309,7 @@ class _Driver:
                 if item.told is None:
                     item.told = now
                     worker.stop()
-                elif now - item.told > 10 * GRACE and not self.in_process:
+                elif now - item.told > PATIENCE and not self.in_process:
                     item.losses += 1  # it does not listen: no second try
                     worker.close()
         self._report()
@@ -355,7 +369,10 @@ class _Driver:
                 code="CIM4022",
             )
         )
-        self._keep(item, self._best_known(item), "worker lost")
+        known = solve(
+            item.problem, self.target, time_limit=0, gap=self.gap, incumbent=item.incumbent
+        )
+        self._keep(item, known, "worker lost")
 
     def _best_known(self, item: _Item) -> Solution:
         """The best mapping that is known without a search."""

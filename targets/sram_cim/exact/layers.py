@@ -23,10 +23,14 @@ Key = tuple[Workload, int]
 def solve_layers(
     starts: Mapping[Key, Nest],
     names: Mapping[Key, Sequence[str]],
+    titles: Mapping[Key, str],
     target: Target,
     options: Options,
 ) -> Mapping[Key, Nest]:
-    """The best mapping found for each kind of layer, no worse than `starts` by the simulator."""
+    """The best mapping found for each kind of layer, no worse than `starts` by the simulator.
+
+    `names` of the layers that are equal, `titles` for messages.
+    """
     objective = Objective.parse(options.objective)
     problems = [Problem(workload, epilogue, objective) for workload, epilogue in starts]
     store = default_store()
@@ -36,7 +40,7 @@ def solve_layers(
             problems,
             target,
             incumbents=list(starts.values()),
-            names=[f"layer %{names[key][0]}" for key in starts],
+            names=[titles[key] for key in starts],
             jobs=options.jobs or (1 if options.time_limit_s < WORTH else None),
             time_limit=options.time_limit_s,
             layer_time_limit=options.layer_time_limit_s,
