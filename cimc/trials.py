@@ -31,6 +31,7 @@ class Trial:
 
     seed: int
     accuracy: float | None  # where samples have labels
+    accuracy_without: float | None  # on a machine that makes no mistakes
     agreement: float | None  # share of samples that choose the same as without disturbance
     differing: float  # share of output elements that are not the same
     findings: Mapping[str, float]  # per inference
@@ -76,12 +77,14 @@ def run_trials(
     """One result for each trial, over all samples."""
     kind = disturbed_kind(target, settings)
     wanted = _outputs(Executor(program, target, engine), data)
+    right = accuracy(wanted, data.labels) if data.labels is not None else None
     for number in range(trials):
         disturbance = kind.disturb(target, settings, seed + number)
         got = _outputs(Executor(program, target, engine, disturbance.states), data)
         yield Trial(
             seed + number,
             accuracy(got, data.labels) if data.labels is not None else None,
+            right,
             agreement(got, wanted),
             _differing(got, wanted),
             disturbance.findings(len(data)),

@@ -83,6 +83,7 @@ def command(
     \b
     Example:
       cimc compile model.onnx -t miredo-default -o out
+      cimc compile model.onnx -t rtm-ap -o ap
       cimc compile model.onnx -t miredo-default --to tile -o tiles.cir
     """
     if to == PHASES[-1] and out is None:

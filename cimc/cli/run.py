@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "--input", "given", type=click.Path(path_type=Path), help=".npy, .npz or a folder of them."
 )
 @click.option("--random", "drawn", type=click.IntRange(1), help="So many random samples instead.")
-@click.option("--seed", default=0, show_default=True, help="Of --random.")
+@click.option("--seed", default=0, show_default=True, help="Of --random and --noise.")
 @click.option("--count", type=click.IntRange(1), help="Only the first samples of --input.")
 @click.option("--reference", type=click.Path(path_type=Path), help="Compare with this ONNX model.")
 @click.option(
@@ -61,6 +61,22 @@ if TYPE_CHECKING:
     show_default=True,
     help="What comes out, or how long it takes and what it costs.",
 )
+@click.option(
+    "--watch", is_flag=True, help="Count what the arrays do, pass by pass; hottest cell, lifetime."
+)
+@click.option(
+    "--noise",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Let the machine make mistakes, such as shift-fault-rate=1e-8; with --watch.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Of --noise, each with the next seed.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Save the outputs as .npz.")
 @click.pass_obj
 def command(
@@ -76,6 +92,9 @@ def command(
     checked: int,
     engine: str,
     mode: str,
+    watch: bool,
+    noise: tuple[str, ...],
+    trials: int,
     out: Path | None,
 ) -> None:
     """Execute PROGRAM, a folder that `cimc compile` wrote, on samples.
@@ -88,12 +107,20 @@ def command(
     With --mode cycle the program is simulated instead, which no sample can change: latency, period
     and energy are printed, and the reports in the folder written again.
 
+    With --watch or --noise the program runs on a machine that counts what it does and makes the
+    mistakes asked for, in --trials with seeds that follow each other. What comes out is compared
+    with the same program without mistakes, and with the samples' labels where they have some;
+    everything is written to trials.json. Equal seeds give equal trials.
+
     \b
     Example:
       cimc run out --input x.npy --reference model.onnx
       cimc run out --mode cycle
+      cimc run ap --random 4 --noise shift-fault-rate=1e-7 --noise realign-steps=64 --trials 3
     """
     if mode == "cycle":
+        if watch or noise:
+            raise click.UsageError("--watch and --noise execute the program: no --mode cycle.")
         _cycles(console, program)
         return
     if (given is None) == (drawn is None):
@@ -110,6 +137,11 @@ def command(
         data = data.first(count) if count is not None else data
     else:
         data = random_dataset(inputs, drawn or 1, seed, input_ranges(compiled.graph))
+    if watch or noise:
+        from cimc.cli.trials import parse_noise, run_noisy
+
+        run_noisy(console, compiled, data, parse_noise(noise), seed, trials, engine, program)
+        return
     references = _references(compiled, program, reference, expect, tolerance, len(data))
     run = Run()
     program_, target = compiled.program, compiled.target

@@ -87,7 +87,7 @@ class RtmApKind:
         """Shift faults: tracks that end one domain off, and stay so until they are realigned."""
         from cimc.targets.rtm_ap.trial import Trial
 
-        return Trial(spec_of(target).ap, {**self.settings(target), **settings}, seed)
+        return Trial(spec_of(target), {**self.settings(target), **settings}, seed)
 
 
 KIND: Final[Kind] = RtmApKind()

@@ -12,14 +12,14 @@ of 1e-8 costs nothing. Steps are numbered in the order of the program, column by
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.targets.rtm_ap.span import Span
-from cimc.targets.rtm_ap_spec import Ap
+from cimc.targets.rtm_ap_spec import RtmApSpec
 
 Ints = NDArray[np.int64]
 PROBE: Final = "rtm-ap.probe"  # the machine's state of this name
@@ -48,34 +48,17 @@ class Luck(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What is known of the arrays of one span while they run."""
+    """What is known of the arrays of one span while they run; parts of it belong to the probe."""
 
     fixed: Ints  # [3] searched cells, steps of tracks, checks: of each row
     each: Ints  # [arrays, 4] cells written and changed, faults, tracks mended
-    wear: NDArray[np.uint32]  # [cells, words] changes in 64 rows
+    wear: Ints  # [cells, words] changes in 64 rows
     planes: NDArray[np.uint64]  # [carries, PLANES, words] changes of each row of a carry, by bits
     head: Ints  # [columns] how far each is shifted
     since: Ints  # [columns] steps since the last check
     offset: NDArray[np.int8]  # [columns, lines] domains that each track is off
     astray: Ints  # [columns] tracks that are off
     pads: NDArray[np.uint64]  # [columns, 2 * PADS, words] before the first domain, after the last
-
-
-def watch_of(span: Span, carries: int, slips: bool) -> Watch:
-    """Nothing counted yet, all tracks where they belong; `slips`: whether they can leave it."""
-    columns, words = span.columns, span.lines // 64
-    tracks = columns if slips else 0
-    return Watch(
-        np.zeros(3, np.int64),
-        np.zeros((span.count, 4), np.int64),
-        np.zeros((columns * span.domains, words), np.uint32),
-        np.zeros((carries, PLANES, words), np.uint64),
-        np.zeros(columns, np.int64),
-        np.zeros(columns, np.int64),
-        np.zeros((tracks, span.lines), np.int8),
-        np.zeros(columns, np.int64),
-        np.zeros((tracks, 2 * PADS, words), np.uint64),
-    )
 
 
 @dataclass(slots=True)
@@ -101,77 +84,103 @@ def counts_of(watch: Watch, span: Span, array: int) -> Counts:
     return Counts(searched, written, changed, moves, checks, faults, mended)
 
 
-@dataclass
 class Probe:
-    """Counts of all arrays of a chip over any number of runs, and where the next fault comes."""
+    """Counts of all arrays of a chip over any number of runs, and where the next fault comes.
 
-    shifting: Shifting
-    rate: float = 0.0
-    seed: int = 0
-    carries: int = 1  # the last columns, whose first cells are watched row by row
-    counts: dict[int, Counts] = field(default_factory=dict)  # by array
-    wear: dict[int, Ints] = field(default_factory=dict)  # by array: [cells, rows / 64] changes
-    carry_wear: dict[int, Ints] = field(default_factory=dict)  # by array: [carries, rows]
-    luck: Luck = field(init=False)
-    _open: dict[int, tuple[Span, Watch]] = field(default_factory=dict)  # by first array
+    `arrays` of the chip; `carries`: the last columns, whose first cells are watched row by row.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        shifting: Shifting,
+        rate: float = 0.0,
+        seed: int = 0,
+        *,
+        carries: int = 1,
+        arrays: int = 1,
+    ) -> None:
+        self.shifting, self.rate = shifting, rate
+        self.carries, self.arrays = carries, arrays
         scale = 0.0
-        if self.rate > 0:
-            scale = 1 / math.log1p(-self.rate) if self.rate < 1 else -0.0
-        state = np.array([self.seed % (1 << 64)], np.uint64)
-        self.luck = Luck(state, np.array([NEVER]), scale)
-        draw(self.luck, self.rate)
+        if rate > 0:
+            scale = 1 / math.log1p(-rate) if rate < 1 else -0.0
+        self.luck = Luck(np.array([seed % (1 << 64)], np.uint64), np.array([NEVER]), scale)
+        draw(self.luck, rate)
+        self.each: Ints = np.zeros((arrays, 4), np.int64)
+        self.fixed: Ints = np.zeros((arrays, 3), np.int64)
+        self._rows = 0
+        self._worn: Ints = np.zeros((0, 0, 0), np.int64)
+        self._planes: NDArray[np.uint64] = np.zeros((0, 0, 0, 0), np.uint64)
+        self._open: dict[int, tuple[Span, Watch]] = {}  # by first array
 
     def watch(self, span: Span) -> Watch:
         """What belongs to arrays that begin to hold something; `close` ends it."""
-        found = watch_of(span, self.carries, self.rate > 0)
+        if not self._worn.size:
+            words, cells = span.rows // 64, span.columns * span.domains
+            self._rows = span.rows
+            self._worn = np.zeros((cells, self.arrays + 1, words), np.int64)
+            self._planes = np.zeros((self.carries, PLANES, self.arrays + 1, words), np.uint64)
+        columns, words = span.columns, span.lines // 64
+        tracks = columns if self.rate > 0 else 0
+        here = slice(span.first, span.first + span.count)
+        found = Watch(
+            np.zeros(3, np.int64),
+            self.each[here],
+            self._worn[:, here].reshape(-1, words),
+            self._planes[:, :, here].reshape(self.carries, PLANES, words),
+            np.zeros(columns, np.int64),
+            np.zeros(columns, np.int64),
+            np.zeros((tracks, span.lines), np.int8),
+            np.zeros(columns, np.int64),
+            np.zeros((tracks, 2 * PADS, words), np.uint64),
+        )
         self._open[span.first] = span, found
         return found
 
     def close(self, first: int) -> None:
-        """The content of these arrays is given up: add what they counted to the totals.
+        """The content of these arrays is given up: what they counted is part of the totals.
 
         Tracks that are off are forgotten, too: what is written and read by a track that stays off
         is right, so a new content begins as if all were where they belong.
         """
         span, watch = self._open.pop(first)
-        wear = watch.wear.reshape(len(watch.wear), span.count, -1)
-        turns = _numbers(watch.planes).reshape(self.carries, span.count, -1)
-        for place in range(span.count):
-            array = span.first + place
-            found = counts_of(watch, span, place)
-            self.counts[array] = self.counts.get(array, Counts()) + found
-            _add(self.wear, array, wear[:, place])
-            _add(self.carry_wear, array, turns[:, place])
+        self.fixed[span.first : span.first + span.count] += watch.fixed
 
     def close_all(self) -> None:
         """No array is in use any more: all runs so far are part of the totals."""
         for first in list(self._open):
             self.close(first)
 
+    @property
+    def counts(self) -> dict[int, Counts]:
+        """By array, of those that did something."""
+        found = {}
+        for array in np.flatnonzero(self.fixed.any(axis=1) | self.each.any(axis=1)).tolist():
+            searched, moves, checks = (self.fixed[array] * self._rows).tolist()
+            written, changed, faults, mended = self.each[array].tolist()
+            found[array] = Counts(searched, written, changed, moves, checks, faults, mended)
+        return found
+
     def total(self) -> Counts:
         """Counts of all arrays."""
         return sum(self.counts.values(), Counts())
 
+    def wear(self, array: int) -> Ints:
+        """Changes of an array's cells: [cells, rows / 64]."""
+        return self._worn[:, array]
 
-def _add(totals: dict[int, Ints], array: int, found: NDArray[np.integer]) -> None:
-    if array not in totals or totals[array].shape != found.shape:
-        totals[array] = np.zeros(found.shape, np.int64)
-    totals[array] += found
-
-
-def _numbers(planes: NDArray[np.uint64]) -> Ints:
-    """Counts [carries, lines] from their bits."""
-    bits = np.unpackbits(planes.view(np.uint8), axis=-1, bitorder="little")
-    return np.tensordot(bits.astype(np.int64), 1 << np.arange(PLANES), axes=(1, 0))
+    def carry_wear(self, array: int) -> Ints:
+        """Changes of an array's carries: [carries, rows]."""
+        planes = np.ascontiguousarray(self._planes[:, :, array])
+        bits = np.unpackbits(planes.view(np.uint8), axis=-1, bitorder="little")
+        return np.tensordot(bits.astype(np.int64), 1 << np.arange(PLANES), axes=(1, 0))
 
 
-def probe_of(ap: Ap, rate: float = 0.0, seed: int = 0, period: int | None = None) -> Probe:
-    """A probe for arrays as the target file describes them; `period` replaces realign_steps."""
-    period = ap.realign_steps if period is None else period
-    shifting = Shifting(ap.ports, ap.shift_policy == "eager", period, ap.realign_reach)
-    return Probe(shifting, rate, seed, ap.carries)
+def probe_of(spec: RtmApSpec, rate: float = 0.0, seed: int = 0) -> Probe:
+    """A probe for a chip as its target file describes it."""
+    ap = spec.ap
+    shifting = Shifting(ap.ports, ap.shift_policy == "eager", ap.realign_steps, ap.realign_reach)
+    return Probe(shifting, rate, seed, carries=ap.carries, arrays=spec.cores * ap.arrays)
 
 
 def random_word(luck: Luck) -> int:

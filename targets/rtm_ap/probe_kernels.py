@@ -170,7 +170,7 @@ def _drive(cells: Words, cell: Number, tag: Words, bit: int, domains: int, watch
         differs = np.int64(_ones(tag[w] & (~row[w] if bit == 1 else row[w])))
         each[w // length, WRITTEN] += np.int64(_ones(tag[w]))
         each[w // length, CHANGED] += differs
-        watch.wear[cell, w] += np.uint32(differs)
+        watch.wear[cell, w] += differs
     carry = place_of_carry(cell, domains, len(watch.head), len(watch.planes))
     if carry >= 0:
         for w in range(len(row)):
@@ -279,7 +279,7 @@ def store_probed(
                 differs = np.int64(_ones(packed ^ cells[cell, word]))
                 watch.each[word // length, WRITTEN] += 64
                 watch.each[word // length, CHANGED] += differs
-                watch.wear[cell, word] += np.uint32(differs)
+                watch.wear[cell, word] += differs
                 cells[cell, word] = packed
 
 

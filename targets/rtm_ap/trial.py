@@ -6,22 +6,23 @@ from collections.abc import Iterator, Mapping
 
 from cimc.errors import Fault, UsageError, raise_if
 from cimc.targets.rtm_ap.probe import PROBE, Probe, Shifting
-from cimc.targets.rtm_ap_spec import Ap
+from cimc.targets.rtm_ap_spec import RtmApSpec
 
 
 class Trial:
     """A probe for one trial, and what it found."""
 
-    def __init__(self, ap: Ap, settings: Mapping[str, float], seed: int) -> None:
+    def __init__(self, spec: RtmApSpec, settings: Mapping[str, float], seed: int) -> None:
         raise_if(_faults(settings), UsageError)
-        self.ap = ap
+        self.ap = ap = spec.ap
         shifting = Shifting(
             ap.ports,
             ap.shift_policy == "eager",
             int(settings["realign-steps"]),
             int(settings["realign-reach"]),
         )
-        self.probe = Probe(shifting, settings["shift-fault-rate"], seed, ap.carries)
+        rate, arrays = settings["shift-fault-rate"], spec.cores * ap.arrays
+        self.probe = Probe(shifting, rate, seed, carries=ap.carries, arrays=arrays)
         self.states: Mapping[str, object] = {PROBE: self.probe}
 
     def findings(self, runs: int) -> Mapping[str, float]:

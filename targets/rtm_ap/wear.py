@@ -137,9 +137,9 @@ def measured_wear(probe: Probe, ap: Ap, runs: int) -> CellWear:
     hottest 64 neighbouring rows, with and without data.
     """
     found = {}
-    for array, worn in probe.wear.items():
-        changes = worn.max(axis=1) / (min(ap.rows, 64) * runs)
-        for place, rows in enumerate(probe.carry_wear[array]):
+    for array in probe.counts:
+        changes = probe.wear(array).max(axis=1) / (min(ap.rows, 64) * runs)
+        for place, rows in enumerate(probe.carry_wear(array)):
             changes[(ap.columns - 1 - place) * ap.domains] = rows.max() / runs
         found[array] = changes
     return CellWear("", found)

@@ -27,7 +27,8 @@ def probes(ports: int = 1, eager: bool = False, rate: float = 0.0, seed: int = 0
            period: int = 0) -> tuple[Probe, Probe]:  # fmt: skip
     """Two that note the same if the same happens."""
     shifting = Shifting(ports, eager, period, 1)
-    return Probe(shifting, rate, seed, 3), Probe(shifting, rate, seed, 3)
+    one, other = (Probe(shifting, rate, seed, carries=3) for _ in range(2))
+    return one, other
 
 
 def assert_same(one: Probe, other: Probe) -> None:
@@ -35,11 +36,11 @@ def assert_same(one: Probe, other: Probe) -> None:
     for probe in (one, other):
         probe.close_all()
     assert one.counts == other.counts
-    for mine, theirs in ((one.wear, other.wear), (one.carry_wear, other.carry_wear)):
-        assert mine.keys() == theirs.keys()
-        assert all((worn == theirs[array]).all() for array, worn in mine.items())
-    for array, rows in one.carry_wear.items():
-        words = one.wear[array].reshape(SPAN.columns, SPAN.domains, -1)[::-1, 0][: len(rows)]
+    for array in one.counts:
+        assert (one.wear(array) == other.wear(array)).all()
+        rows = one.carry_wear(array)
+        assert (rows == other.carry_wear(array)).all()
+        words = one.wear(array).reshape(SPAN.columns, SPAN.domains, -1)[::-1, 0][: len(rows)]
         assert (rows.reshape(*words.shape, -1).sum(axis=2) == words).all()
     assert one.luck.state[0] == other.luck.state[0]
 

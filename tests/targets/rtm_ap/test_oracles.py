@@ -20,11 +20,11 @@ from cimc.targets.rtm_ap.minimal import fewest_passes
 from cimc.targets.rtm_ap.pass_tables import TABLES, PassTable, work
 from cimc.targets.rtm_ap.plain_arrays import PlainArrays
 from cimc.targets.rtm_ap.pricing import Price, Pricer
-from cimc.targets.rtm_ap.probe import Luck, Probe, Shifting, draw, probe_of
+from cimc.targets.rtm_ap.probe import Luck, Probe, Shifting, draw
 from cimc.targets.rtm_ap.span import Span
 from cimc.targets.rtm_ap_spec import Ap
 from tests.targets.rtm_ap.machine import SPAN, Ints, assert_same, probes, run, side_by_side, signed
-from tests.targets.rtm_ap.test_pricing import array
+from tests.targets.rtm_ap.test_pricing import array, probe_for
 from tests.targets.rtm_ap.test_rtm_ap import conv_graph, lowered, tiled
 
 REVERSE = PassTable(
@@ -140,7 +140,7 @@ def test_t04_executed_additions_change_three_quarters_of_a_cell(opcode: int, sea
 @pytest.mark.parametrize("opcode", [isa.SADD, isa.SSUM])
 def test_t05_the_carry_flips_once_in_four_bits(opcode: int) -> None:
     probe, _, _ = executed(opcode, 24)
-    rows = np.concatenate([worn[0] for worn in probe.carry_wear.values()])
+    rows = np.concatenate([probe.carry_wear(number)[0] for number in probe.counts])
     # the last carry is 1 in half of the rows and cleared at the end: half a flip more
     assert (rows.mean() - 0.5) / 24 == pytest.approx(0.25, abs=0.01)
     for name in ("add", "sub", "sum", "diff"):
@@ -153,7 +153,7 @@ def executed(opcode: int, bits: int) -> tuple[Probe, float, int]:
     slots = slot_table(side_by_side(bits, bits, bits))
     values = random.integers(0, 1 << bits, (3, span.lines))
     values[2] = 0
-    probe = probe_of(array(carries=1))
+    probe = probe_for(array(carries=1), 64)
     arrays = PackedArrays(span, probe)
     arrays.store(slots, values)
     words = [Word(isa.ONTO, 1), Word(opcode, 0, bits)]
@@ -197,7 +197,7 @@ def test_t10_operands_along_tracks_take_2_m_minus_1_steps_per_addition(width: in
     found = price(words, slots, array(), times=3)
     assert found.shifts == 2 * (width - 1)  # both tracks side by side, forth and back
     assert found.moves == 2 * 2 * (width - 1)
-    probe = probe_of(array())
+    probe = probe_for(array())
     arrays = PackedArrays(replace(SPAN, columns=256, domains=64), probe)
     arrays.store(slot_table(slots), np.zeros((2, SPAN.lines), np.int64))
     for _ in range(3):

@@ -14,7 +14,7 @@ from cimc.targets.rtm_ap.arrays import PackedArrays
 from cimc.targets.rtm_ap.isa import ACROSS, Controller, Slot, Word, slot_table
 from cimc.targets.rtm_ap.pass_tables import NAMES, TABLES, work
 from cimc.targets.rtm_ap.pricing import Price, Pricer
-from cimc.targets.rtm_ap.probe import probe_of
+from cimc.targets.rtm_ap.probe import Probe, Shifting
 from cimc.targets.rtm_ap.span import Span
 from cimc.targets.rtm_ap_spec import Ap, RtmApSpec
 from tests.targets.rtm_ap.machine import side_by_side
@@ -24,6 +24,12 @@ def array(**changes: object) -> Ap:
     spec = load_target("rtm-ap", {f"ap.{key}": value for key, value in changes.items()}).spec
     assert isinstance(spec, RtmApSpec)
     return spec.ap
+
+
+def probe_for(ap: Ap, arrays: int = 1) -> Probe:
+    """A probe for arrays like these."""
+    shifting = Shifting(ap.ports, ap.shift_policy == "eager", ap.realign_steps, ap.realign_reach)
+    return Probe(shifting, carries=ap.carries, arrays=arrays)
 
 
 def price(words: list[Word], slots: list[Slot], ap: Ap, times: int = 1) -> Price:
@@ -147,7 +153,7 @@ def test_measured_cells_agree_with_the_expected_ones() -> None:
     words = [Word(isa.ONTO, 1), Word(isa.SADD, 0, 8)]
     span = Span(0, 64, 256, 32, 1)
     ap = array(carries=1)
-    probe = probe_of(ap)
+    probe = probe_for(ap, 64)
     arrays = PackedArrays(span, probe)
     arrays.store(slot_table(slots), random.integers(0, 256, (2, span.lines)))
     probe.close_all()

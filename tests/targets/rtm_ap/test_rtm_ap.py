@@ -159,7 +159,7 @@ def test_counts_in_instructions_are_those_of_the_machine(engine: str, policy: st
     style = Style(18, input_layout=isa.ALONG, temp_layout=isa.ALONG)  # so that tracks move
     plan = Plan("program", Tile(1, 9, 4), 3, 2, style)
     program = lowered(with_plan(tiled(graph, target), target, plan), target)
-    probe = probe_of(spec_of(target).ap)
+    probe = probe_of(spec_of(target))
     executor = Executor(program, target, engine, {PROBE: probe})
     found = executor.run(sample_inputs(graph))
     probe.close_all()

@@ -79,7 +79,7 @@ def test_measured_changes_are_near_the_expected_ones() -> None:
     target = machine()
     graph = conv_graph()
     program = lowered(with_plan(tiled(graph, target), target, PLAN), target)
-    probe, random, runs = probe_of(spec_of(target).ap), np.random.default_rng(3), 4
+    probe, random, runs = probe_of(spec_of(target)), np.random.default_rng(3), 4
     executor = Executor(program, target, "fast", {PROBE: probe})
     (value,) = graph.inputs
     low, high = (-128, 128) if value.type.dtype == "i8" else (0, 256)
