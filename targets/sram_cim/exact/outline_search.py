@@ -69,8 +69,8 @@ class Terms(NamedTuple):
     boots: Floats
     boot_pj: Floats
     aim: Floats
-    outer_pj: Floats  # [3] pJ of moving all of an operand from or to the outermost level once
-    outer_cycles: Floats  # [3] cycles of that
+    outer_pj: Floats  # [kinds of I, W, O, set of factors left] see `outer_kernel`
+    outer_cycles: Floats  # [3] cycles of moving all of an operand from or to outermost once
 
 
 @njit
@@ -84,13 +84,14 @@ def score(aim: Floats, cycles: float, pj: float) -> float:
 
 @njit
 def bounded(
-    terms: Terms, label: Ints, x: Floats, inside: Ints, rest: Ints, tile: Ints
-) -> tuple[float, float]:
-    """Cycles and pJ that no nest around the outline goes below.
+    terms: Terms, label: Ints, x: Floats, inside: Ints, rest: Ints, row: int, tile: Ints
+) -> float:
+    """The score that no nest around the outline goes below.
 
-    inside, rest: by dim, iterations that are placed and that are not. Each tile that an operand
-    still has to bring to the macro is brought at a boundary of its own; the boundaries of operands
-    may coincide. What lies further in than the outermost level comes from there at least once.
+    inside, rest: by dim, iterations that are placed and that are not; row: of those that are not
+    in `outer_pj`. Each tile that an operand still has to bring to the macro is brought at a
+    boundary of its own; the boundaries of operands may coincide. Results that are not outermost yet
+    either go there tile by tile, or all of them come before the first loop and go after the last.
     """
     m = terms.m
     left = 1.0
@@ -100,7 +101,7 @@ def bounded(
         whole[d] = inside[d] * rest[d]
     now = max(x[D], x[D + 1], x[D + 2])
     delay, tiles, fill = np.zeros(3), np.zeros(3), np.zeros(3)
-    pj, busiest = left * x[E], 0.0
+    pj, busiest, first = left * x[E], 0.0, 0.0
     growing, every = -1, 0.0  # an operand whose tile next to the macro may still grow
     for o in range(3):
         position, last = label[POS + o], m.length[o] - 1
@@ -122,11 +123,12 @@ def bounded(
             continue
         outer, level = m.chain[o, 0], m.chain[o, position]
         sums = label[SUMS] if o == 2 else 0
-        pj += terms.outer_pj[o]
         stored = tile_bits(m, terms.limits, o, level, whole, terms.spread, sums, tile)
         pj += stored * m.pj[level, 1] * terms.instances[level]
         moved = tile_bits(m, terms.limits, o, outer, inside, terms.spread, 0, tile)
-        fill[o] += moved / m.level[outer, READ]
+        first = moved / m.level[outer, READ]  # that of O comes last
+        if o < 2:
+            fill[o] += first
         if position < last or m.may_double[o, last] or is_open:
             continue
         widest = 1
@@ -142,18 +144,40 @@ def bounded(
             delay[o], tiles[o] = moved / widest, own - room + 1.0
             growing, every = o, own
     total = left * x[T] + layered(delay, tiles, now, left)
+    later = total
+    if growing >= 0:  # what its first tile takes more, its later ones take less
+        tiles[growing] = every
+        later = left * x[T] + layered(delay, tiles, now, left) + delay[growing]
+    kind = (min(label[POS], 2), min(label[POS + 1], 2), min(label[POS + 2], 2))
+    if kind[2] == 0:
+        cycles = ended(x, fill, 0.0, total, later, growing, left)
+        return score(terms.aim, max(cycles, busiest), pj + terms.outer_pj[kind[0], kind[1], 0, row])
+    cycles = ended(x, fill, first, total, later, growing, left)
+    tile_by_tile = score(
+        terms.aim, max(cycles, busiest), pj + terms.outer_pj[kind[0], kind[1], kind[2], row]
+    )
+    cycles = ended(x, fill, terms.boots[2], total, later, growing, left)
+    at_once = score(
+        terms.aim, max(cycles, busiest), pj + terms.outer_pj[kind[0], kind[1], kind[2] + 2, row]
+    )
+    return min(tile_by_tile, at_once)
+
+
+@njit
+def ended(
+    x: Floats, fill: Floats, first: float, total: float, later: float, growing: int, left: float
+) -> float:
+    """When the last results are out; first: cycles that the first ones take to come in."""
     ends = 0.0
     for o in range(3):
-        ends = max(ends, fill[o] + total)
+        begins = fill[o] + (first if o == 2 else 0.0)
+        ends = max(ends, begins + (later if o == growing else total))
         for level in range(POSITIONS):
             at = 4 * o + level
             if x[Q + at] > 0.0:
-                ends = max(ends, (left - 1.0) * x[R + at] + x[Q + at])
-    if growing >= 0:  # what its first tile takes more, its later ones take less
-        tiles[growing] = every
-        total = left * x[T] + layered(delay, tiles, now, left)
-        ends = max(ends, fill[growing] + delay[growing] + total)
-    return max(ends + fill[2], busiest), pj
+                more = first if o == 2 else 0.0
+                ends = max(ends, (left - 1.0) * x[R + at] + x[Q + at] + more)
+    return float(ends + fill[2] + first)
 
 
 @njit
@@ -269,13 +293,14 @@ def expand(
             dim, bound = steps[step, 0], steps[step, 1]
             possible = True
             rest[:] = 1
-            left = 0
+            left, row = 0, 0
             for kind in range(kinds.shape[0]):
                 remaining = most[kind] - label[COUNT + kind] - steps[step, 2 + kind]
                 if remaining < 0:
                     possible = False
                     break
                 left += remaining
+                row = row * (most[kind] + 1) + remaining
                 for _ in range(remaining):
                     rest[kinds[kind, 0]] *= kinds[kind, 1]
             if not possible:
@@ -317,8 +342,8 @@ def expand(
                                 continue
                             y[FLOOR] = score(terms.aim, y[T], y[E])
                         else:
-                            cycles, pj = bounded(terms, new, y, after, rest, tile)
-                            y[FLOOR] = max(x[FLOOR], score(terms.aim, cycles, pj))
+                            least = bounded(terms, new, y, after, rest, row, tile)
+                            y[FLOOR] = max(x[FLOOR], least)
                         if y[FLOOR] - y[DEBT] >= cutoff:
                             continue
                         for kind in range(kinds.shape[0]):

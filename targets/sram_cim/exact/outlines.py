@@ -24,6 +24,7 @@ from cimc.targets.sram_cim.energy import leakage_pj
 from cimc.targets.sram_cim.exact import outline_kernel as outline
 from cimc.targets.sram_cim.exact import outline_search as kernel
 from cimc.targets.sram_cim.exact.choices import spatial_of
+from cimc.targets.sram_cim.exact.outer_kernel import outer_table
 from cimc.targets.sram_cim.exact.outline import Ground, ground_of
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import Factors
@@ -67,30 +68,24 @@ class Outlines:
         return np.array(found)
 
     def _terms(self, ground: Ground) -> kernel.Terms:
-        outer_pj, outer_cycles = np.zeros(3), np.zeros(3)
-        for o in OPERANDS:
-            chain = self.machine.chain(o)
-            level = self.machine.levels[chain[0]]
-            ways = 2 if o == OUTPUT else 1
-            bits = ground.boots[o] * level.read_bits
-            outer_cycles[o] = ways * ground.boots[o]
-            outer_pj[o] = bits * level.read_pj
-            if o == OUTPUT and all(self.machine.levels[i].size_bits < bits for i in chain[1:]):
-                outer_pj[o] += bits * level.write_pj
+        ways = np.array([2.0 if o == OUTPUT else 1.0 for o in OPERANDS])
+        kinds = np.array([[DIMS.index(d), p] for d, p in self.kinds], np.int64).reshape(-1, 2)
+        most = np.array(self.most, np.int64)
+        m, limits, spread, instances = ground.m, ground.limits, ground.spread, ground.instances
         steps = [[DIMS.index(d), f, *own] for d, f, own in _steps(self.kinds, self.most)]
         return kernel.Terms(
-            m=ground.m,
-            limits=ground.limits,
-            spread=ground.spread,
-            instances=ground.instances,
-            kinds=np.array([[DIMS.index(d), p] for d, p in self.kinds], np.int64).reshape(-1, 2),
-            most=np.array(self.most, np.int64),
+            m=m,
+            limits=limits,
+            spread=spread,
+            instances=instances,
+            kinds=kinds,
+            most=most,
             steps=np.array(steps, np.int64).reshape(-1, 2 + len(self.kinds)),
             boots=ground.boots,
             boot_pj=ground.boot_pj,
             aim=self.aim(self.objective),
-            outer_pj=outer_pj,
-            outer_cycles=outer_cycles,
+            outer_pj=outer_table(m, limits, spread, instances, kinds, most),
+            outer_cycles=ways * ground.boots,
         )
 
     def weights(self, cutoff: float, least: tuple[float, float]) -> Floats:
