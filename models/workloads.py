@@ -1,7 +1,7 @@
 """The heavy layers of usual networks as shapes: what the mapping of a network has to cover.
 
     python models/workloads.py            # a table of all of them
-    python models/workloads.py resnet18
+    python models/workloads.py resnet18 --json resnet18.json
 
 Convolutions come from the recipes of `networks.py`, whose weights are never drawn here. The
 transformers are lists of matrix products at a sequence's prefill: BERT-Base over 128 tokens, whole
@@ -14,7 +14,10 @@ Embeddings, norms, activations and classifiers are left out.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import networks
 import numpy as np
@@ -171,8 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="list the heavy layers of networks")
     known = [*networks.NETWORKS, *TRANSFORMERS]
     parser.add_argument("network", nargs="*", choices=[[], *known], default=[])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write distinct shapes, too")
     args = parser.parse_args()
-    print("\n".join(_rows(args.network or [*CNNS, *TRANSFORMERS])))
+    names = args.network or [*CNNS, *TRANSFORMERS]
+    print("\n".join(_rows(names)))
+    if args.json:
+        every = dict.fromkeys(shape for name in names for shape in layers_of(name).values())
+        args.json.write_text(json.dumps([asdict(shape) for shape in every]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ layer, --markdown the tables of networks.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import math
@@ -40,7 +41,7 @@ from cimc.report.table import Scalar, Table
 from cimc.target import Target, load_target
 from cimc.targets.sram_cim.exact.driver import Interrupted, Result, Standing, solve_all
 from cimc.targets.sram_cim.exact.private_anneal import annealed_private
-from cimc.targets.sram_cim.exact.problem import Figures, Problem, Timing
+from cimc.targets.sram_cim.exact.problem import CostModel, Figures, Problem, Timing
 from cimc.targets.sram_cim.exact.solve import model_of
 from cimc.targets.sram_cim.exact.store import default_store
 from cimc.targets.sram_cim.machine import machine_of
@@ -125,8 +126,18 @@ def mapped_by_rules(problem: Problem, target: Target, replayed: Nest | None) -> 
     )
     keep("heuristic", heuristic)
     if replayed is not None:
-        keep("replayed", lambda: iter([replayed]))
+        keep("replayed", lambda: with_buffers(replayed, model))
     return solved
+
+
+def with_buffers(nest: Nest, model: CostModel) -> Iterator[Nest]:
+    """A nest with those of its second buffers that fit, one after the other."""
+    found = dataclasses.replace(nest, double=())
+    for buffer in nest.double:
+        more = dataclasses.replace(found, double=tuple(sorted({*found.double, buffer})))
+        if model.evaluate(more) is not None:
+            found = more
+    yield found
 
 
 def solve(
@@ -318,7 +329,7 @@ def replayed_nests(path: Path | None, objective: str) -> Mappings:
         if item["objective"] == objective:
             given = item["shape"]
             pairs = {key: tuple(given[key]) for key in ("strides", "pads", "dilations")}
-            scanner = text.Scanner(item["nest"], str(path))
+            scanner = text.Scanner(item["nest"] + " }", str(path))
             found[ConvShape(**{**given, **pairs})] = scan_nest(scanner)
     return found
 
