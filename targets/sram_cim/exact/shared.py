@@ -22,7 +22,7 @@ from cimc.targets.sram_cim.exact import shared_search as kernel
 from cimc.targets.sram_cim.exact.polish import polished
 from cimc.targets.sram_cim.exact.problem import Exploration, Figures, Limits, Problem
 from cimc.targets.sram_cim.exact.referee import Referee
-from cimc.targets.sram_cim.exact.shared_costs import Floats
+from cimc.targets.sram_cim.exact.shared_costs import Floats, Ints
 from cimc.targets.sram_cim.exact.shared_floor import floor_of
 from cimc.targets.sram_cim.exact.shared_space import Choice, Columns
 from cimc.targets.sram_cim.machine import machine_of, spec_of
@@ -30,6 +30,7 @@ from cimc.targets.sram_cim.placing import Factors
 
 ROUNDS = 6  # of pricing
 ROOM = 200_000  # labels
+SMALL, EXHAUSTED = 20_000, 4000  # labels, and mappings, where every one is judged
 KEPT = 24  # choices whose tables are kept
 TRIES, NEAR = 250, 1.02  # of changes to a mapping that is so near to the best
 JUDGED = 20  # complete mappings of each kind, by the simulator
@@ -47,6 +48,7 @@ class SharedPorts:
         self.known: dict[Nest, Figures | None] = {}
         self.best = Figures(np.inf, np.inf)
         self.labels = kernel.labels_for(ROOM, self.columns.count)
+        self.few_labels = kernel.labels_for(SMALL, self.columns.count)
         self.shares: dict[tuple[float, float], Floats] = {}  # of units, that were good last time
         self.polished_from = np.inf  # better mappings than this are worth polishing
         self.begun: dict[Factors, _Pricing] = {}
@@ -109,7 +111,7 @@ class _Pricing:
         self.nodes = 0
 
     def explored(self, limits: Limits) -> Exploration:
-        """Effort 0: one table of each kind;  1: good prices;  2: labels."""
+        """Effort 0: one table of each kind;  1: good prices;  2: labels;  3: every mapping."""
         self.cutoff, self.nodes = limits.cutoff, 0
         nests: list[Nest] = []
         least = 0.0
@@ -117,9 +119,11 @@ class _Pricing:
             self.tables = []
             for weights in self.weights():
                 nests += self.price(weights, 1 if limits.effort == 0 else ROUNDS)
-        if limits.effort >= 2 and self.bound() < limits.cutoff:
+        if limits.effort == 2 and self.bound() < limits.cutoff:
             least, found = self.list_labels()
             nests += found
+        if limits.effort > 2:
+            return self.judge_all(limits)
         bound = max(least, self.bound())
         judged = [
             (self.model.score(figures), number)
@@ -132,7 +136,24 @@ class _Pricing:
             best = (nests[number],)
             if limits.effort >= 2 and least < self.model.polished_from:
                 best = (self.polish(nests[number], limits),)
-        return Exploration(bound, best, self.nodes, limits.effort >= 2 or bound >= limits.cutoff)
+        return Exploration(bound, best, self.nodes, bound >= limits.cutoff)
+
+    def judge_all(self, limits: Limits) -> Exploration:
+        """Judge every mapping that the bounds leave below the cutoff, if these are few."""
+        model = self.model
+        found = self.labelled(dominance=False, room=SMALL)
+        below = [] if found is None else np.flatnonzero(found[2] < limits.cutoff).tolist()
+        if found is None or len(below) > EXHAUSTED:
+            return Exploration(0.0, (), self.nodes, True)
+        least, best = limits.cutoff, list[Nest]()
+        for number in below:
+            if limits.stop():
+                return Exploration(0.0, tuple(best), self.nodes, False)
+            nest = self.nest(model.few_labels, found[1][number])
+            figures = model.evaluate(nest)
+            if figures is not None and model.score(figures) < least:
+                least, best = model.score(figures), [nest]
+        return Exploration(least, tuple(best), self.nodes, True)
 
     def polish(self, nest: Nest, limits: Limits) -> Nest:
         """The best of a mapping's neighbours, step by step."""
@@ -244,44 +265,57 @@ class _Pricing:
         return np.array([table.weights for table in self.tables])
 
     def list_labels(self) -> tuple[float, list[Nest]]:
-        """The least score of the mappings that are left, and the best of them by the model."""
-        model, columns, choice = self.model, self.model.columns, self.choice
-        used = np.array(
-            [c for c in range(columns.count) if self.objective.energy or self.objective.is_product
-             or c != columns.pj], np.int64
-        )  # fmt: skip
-        first, end, made = kernel.label(
-            choice.space, self.rows, choice.start,
-            np.array([table.values for table in self.tables]),
-            self.prices, self.constants, self.table_weights, columns.capacity, used,
-            model.leak, self.objective.is_product, self.cutoff, model.labels, True,
-        )  # fmt: skip
-        self.nodes += made
-        if end < 0:
+        """The least score of the mappings that are left, and those to judge first."""
+        found = self.labelled(dominance=True, room=ROOM)
+        if found is None:
             return 0.0, []
-        cost, chosen = kernel.ends_of(
-            choice.space, self.rows, model.labels, first, end, columns.capacity, ROOM
-        )
-        if len(cost) == ROOM:
-            return 0.0, []
-        cycles = cost[:, : columns.pj].max(axis=1, initial=0.0)
-        pj = cost[:, columns.pj] + model.leak * cycles
-        scores = np.array([self.objective.score(c, e) for c, e in zip(cycles, pj, strict=True)])
+        cost, chosen, scores = found
         below = np.flatnonzero(scores < self.cutoff)
         if not len(below):
             return self.cutoff, []
-        hidden = np.maximum(cycles, cost[:, 0] + cost[:, columns.risk])[below]
-        held = cost[below, : columns.pj].sum(axis=1)
+        units = cost[below, : self.model.columns.pj]
+        hidden = np.maximum(units.max(axis=1), units[:, 0] + cost[below, self.model.columns.risk])
+        crowded = units.max(axis=1) + 0.1 * units.sum(axis=1)
         picked: dict[int, None] = {}
-        for rank in (scores[below] + 1e-9 * hidden, hidden, cycles[below] + 0.1 * held):
+        for rank in (scores[below] + 1e-9 * hidden, hidden, crowded):
             picked.update(dict.fromkeys(below[np.argsort(rank)[:JUDGED]].tolist()))
-        nests = [choice.nest(self.steps_to(int(chosen[n, 0])), chosen[n, 1:]) for n in picked]
-        return float(scores[below].min()), nests
+        return float(scores[below].min()), [
+            self.nest(self.model.labels, chosen[number]) for number in picked
+        ]
 
-    def steps_to(self, label: int) -> np.ndarray:
-        """The steps that made a label."""
-        labels, found = self.model.labels, []
+    def labelled(self, *, dominance: bool, room: int) -> tuple[Floats, Ints, Floats] | None:
+        """Mappings that may stay below the cutoff: costs, choices, least scores; None: too many.
+
+        dominance: only those that no other one beats in every cost.
+        """
+        model, columns, choice = self.model, self.model.columns, self.choice
+        counts_pj = self.objective.energy > 0 or self.objective.is_product
+        used = [c for c in range(columns.count) if counts_pj or c != columns.pj]
+        labels = model.labels if room == ROOM else model.few_labels
+        first, end, made = kernel.label(
+            choice.space, self.rows, choice.start,
+            np.array([table.values for table in self.tables]),
+            self.prices, self.constants, self.table_weights, columns.capacity,
+            np.array(used, np.int64), model.leak, self.objective.is_product, self.cutoff,
+            labels, dominance,
+        )  # fmt: skip
+        self.nodes += made
+        if end < 0:
+            return None
+        cost, chosen = kernel.ends_of(
+            choice.space, self.rows, labels, first, end, columns.capacity, room
+        )
+        if len(cost) == room:
+            return None
+        cycles = cost[:, : columns.pj].max(axis=1, initial=0.0)
+        pj = cost[:, columns.pj] + model.leak * cycles
+        scores = [self.objective.score(c, e) for c, e in zip(cycles, pj, strict=True)]
+        return cost, chosen, np.array(scores)
+
+    def nest(self, labels: kernel.Labels, chosen: Ints) -> Nest:
+        """The mapping of a label and its last ways."""
+        found, label = list[Ints](), int(chosen[0])
         while label > 0:
             found.append(labels.step[label])
             label = int(labels.parent[label])
-        return np.array(found[::-1], np.int64).reshape(-1, 4)
+        return self.choice.nest(np.array(found[::-1], np.int64).reshape(-1, 4), chosen[1:])
