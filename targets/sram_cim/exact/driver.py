@@ -117,6 +117,9 @@ def solve_all(
     except KeyboardInterrupt:
         driver.interrupt()
         raise Interrupted(tuple(item.result for item in items)) from None
+    except SystemExit:  # SIGTERM
+        driver.interrupt()
+        raise
     finally:
         driver.close()
     return tuple(item.final() for item in items)
