@@ -54,6 +54,7 @@ class Ap(Table):
     realign_reach: PositiveInt  # the code tells a track that is off by up to so many domains
     realign_cycles: PositiveInt  # one check of a column, all rows at once, and what it mends
     realign_pj: NonNegative  # one check of one track
+    documented: dict[str, tuple[NonNegative, ...]] = {}  # what sources say of keys assumed here
     area_mm2: NonNegative = 0.0  # one array with its periphery
     controller_mm2: NonNegative = 0.0
 
@@ -85,6 +86,8 @@ def _faults(spec: RtmApSpec) -> Iterator[str]:
         yield f"ap.domains = {ap.domains}, at most 256 can be addressed"
     if ap.columns < ap.carries + 32:
         yield f"ap.columns = {ap.columns} leaves no room beside {ap.carries} carry columns"
+    for key in ap.documented.keys() - Ap.model_fields.keys():
+        yield f"ap.documented names {key}, which is no key of ap"
     if ap.ports > ap.domains:
         yield f"ap.ports = {ap.ports} exceeds ap.domains = {ap.domains}"
     levels = list(spec.memory)
