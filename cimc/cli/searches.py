@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from cimc.cli.console import Console, table
+from cimc.errors import Fault
+from cimc.pipeline.passes import State
 from cimc.pipeline.run import Observer, Place
 from cimc.pipeline.tell import Searched, Searching, gap_of, network
 
@@ -34,6 +36,16 @@ class Searches(Observer):
             self.spoke = time.monotonic()
             self.console.note(f"      {state(news)}")
 
+    def failed(self, place: Place, before: State, problem: Exception) -> Fault | None:
+        """Give the terminal back."""
+        self._stop()
+        return None
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
     def _draw(self, news: Searching) -> None:
         if self.bar is None:
             from rich.console import Console as Terminal
@@ -53,9 +65,7 @@ class Searches(Observer):
         self.bar.update(self.task, completed=len(news.done), description=state(news))
 
     def _end(self, news: Searching) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+        self._stop()
         was_interrupted = len(news.done) < news.total or any(
             item.outcome == "interrupted" for item in news.done
         )
