@@ -30,6 +30,7 @@ from cimc.report.table import Table
 from cimc.sim.energy import energy
 from cimc.sim.simulate import simulate
 from cimc.target import Target, load_target
+from cimc.targets.rtm_ap.functions import costs
 
 ROOT = Path(__file__).parent.parent
 NETWORKS = "resnet18@0.8,vgg9@0.85,vgg9@0.9,vgg11@0.85,vgg11@0.9"
@@ -208,6 +209,18 @@ def documented(target: Target, key: str) -> tuple[float, ...]:
     return held.get(name, ())
 
 
+def functions_table(target: Target) -> Table:
+    """What ReLU, clip and pooling take in the arrays, and on the vector unit, which runs them."""
+    columns = ("function", "bits", "passes", "array_pj", "vector_pj", "cheaper")
+    rows = []
+    for bits in (4, 8, 13):
+        for cost in costs(target, bits):
+            cheaper = "arrays" if cost.array_pj < cost.vector_pj else "vector unit"
+            found = (cost.passes, cost.array_pj, cost.vector_pj, cheaper)
+            rows.append((cost.name, cost.bits, *found))
+    return Table(f"functions of one element on {target.name}", columns, tuple(rows))
+
+
 def statements(pair: Pair) -> Iterator[str]:
     """Under which constants the claim holds for a network, and under which it does not."""
     ap, ratio, goal = pair.ap, pair.ratio(), pair.crossbar.pj() / CLAIM
@@ -241,9 +254,9 @@ def statements(pair: Pair) -> Iterator[str]:
         for pick in (min, max)
     )
     yield (
-        f"At the lowest prices that sources give for the arrays the ratio is {pair.ratio(low):.3g}, at the "
-        f"highest {pair.ratio(high):.3g}; without leakage {pair.ratio(ap.leakage):.3g}, at the "
-        f"lowest without leakage {pair.ratio({**low, **ap.leakage}):.3g}."
+        f"At the lowest prices that sources give the ratio is {pair.ratio(low):.3g}, "
+        f"at the highest {pair.ratio(high):.3g}; without leakage {pair.ratio(ap.leakage):.3g}, at "
+        f"the lowest without leakage {pair.ratio({**low, **ap.leakage}):.3g}."
     )
     moved = share(ap, "activations", of_dynamic=True)
     yield (
@@ -298,6 +311,7 @@ def main() -> None:
             pairs.append(compared(path, network, args.crossbar, bits))
             print(f"{network}: compiled for both machines", file=sys.stderr)
     print(networks_table(pairs).format(args.format))
+    print(functions_table(load_target("rtm-ap")).format(args.format))
     for pair in pairs:
         print(sensitivity_table(pair).format(args.format))
         print("\n".join(statements(pair)) + "\n")
