@@ -27,7 +27,7 @@ from cimc.targets.sram_cim.search_kernel import SHARED, SIZE, Floats, Ints, Mach
 njit = jit.compiler(__file__, batch.__file__, shared.__file__, outline.__file__)
 
 KINDS_OF = (3, 3, 5)  # of I, W, O
-FRONT = 10  # entries of a front
+FRONT = 6  # entries of a front
 NEVER = 1e300
 
 

@@ -24,7 +24,7 @@ from cimc.targets.sram_cim.energy import leakage_pj
 from cimc.targets.sram_cim.exact import outline_kernel as outline
 from cimc.targets.sram_cim.exact import outline_search as kernel
 from cimc.targets.sram_cim.exact.choices import spatial_of
-from cimc.targets.sram_cim.exact.outer_kernel import outer_table
+from cimc.targets.sram_cim.exact.outer_kernel import KINDS_OF, outer_table
 from cimc.targets.sram_cim.exact.outline import Ground, ground_of
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import Factors
@@ -59,6 +59,7 @@ class Outlines:
         self.most = [primes(ground.left[dim]).count(prime) for dim, prime in self.kinds]
         self.leakage_pj, self.fixed_pj = leakage_pj(spec_of(target)), ground.fixed_pj
         self.terms = self._terms(ground)
+        self.is_sharp = not self.kinds
         self.nodes = 0
 
     def aim(self, objective: Objective) -> Floats:
@@ -84,9 +85,33 @@ class Outlines:
             boots=ground.boots,
             boot_pj=ground.boot_pj,
             aim=self.aim(self.objective),
-            outer_pj=outer_table(m, limits, spread, instances, kinds, most),
+            outer_pj=self.once(ground),
             outer_cycles=ways * ground.boots,
         )
+
+    def once(self, ground: Ground) -> Floats:
+        """The table `outer_pj` if every operand moved to or from the outermost level just once."""
+        rows = math.prod(count + 1 for count in self.most)
+        found = np.zeros((*KINDS_OF, rows))
+        for o in OPERANDS:
+            level = self.machine.levels[self.machine.chain(o)[0]]
+            pj = np.full(KINDS_OF[o], ground.boots[o] * level.read_bits * level.read_pj)
+            if o == OUTPUT:
+                pj[1:3] += ground.boots[o] * level.read_bits * level.write_pj
+            pj[0] = 0.0
+            shape = [1, 1, 1, 1]
+            shape[o] = KINDS_OF[o]
+            found += pj.reshape(shape)
+        return found
+
+    def sharpen(self) -> None:
+        """Make the bounds better that wide searches rest on; takes a while."""
+        if self.is_sharp:
+            return
+        t = self.terms
+        table = outer_table(t.m, t.limits, t.spread, t.instances, t.kinds, t.most)
+        self.terms = t._replace(outer_pj=table)
+        self.is_sharp = True
 
     def weights(self, cutoff: float, least: tuple[float, float]) -> Floats:
         """What a cycle more, a pJ more and a pJ less change the score by, as far as it matters.
@@ -139,6 +164,7 @@ class Outlines:
         gives all nests whose bound is below the cutoff; its own bound leaves these out.
         """
         self.is_exhaustive = is_exhaustive
+        self.sharpen()
         self.weighted = self.weights(cutoff, least)
         self.allowance = allowance
         self.bound, self.is_complete = cutoff, True
