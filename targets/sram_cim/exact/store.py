@@ -82,7 +82,7 @@ class Store:
         path = self.path(problem, target)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path.with_suffix(".lock")):
+            with _locked(self.folder / "lock"):
                 known = self.get(problem, target)
                 if known is not None and known.is_current:
                     solution = merged(known.solution, solution)
@@ -239,7 +239,7 @@ def _replace(path: Path, content: str) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Alone among the writers of one file; where there are no locks, the last writer wins."""
+    """Alone among the writers; where there are no locks, the last writer wins."""
     try:
         import fcntl
     except ImportError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ from cimc.conformance.samples import Sketch
 from cimc.errors import FitError
 from cimc.ir.graph import Graph
 from cimc.kind import Kind, Options, load_kind
+from cimc.lowering import ConvShape
 from cimc.mapping.objective import Objective
+from cimc.mapping.workload import Workload
 from cimc.passes.fuse_layers import fuse_layers
 from cimc.passes.tile import tile
 from cimc.pipeline.tell import Searching, gap_of, listening, network
 from cimc.target import load_target
 from cimc.targets.sram_cim.exact import Problem
+from cimc.targets.sram_cim.exact.driver import solve_all
 from cimc.targets.sram_cim.exact.solve import model_of
 from cimc.targets.sram_cim.layers import Layers
 
@@ -103,3 +107,15 @@ def test_a_machine_that_holds_no_element_is_refused_with_all_layers() -> None:
             "2 bits (miredo-default: memory.ireg.size_bits)",
         )
         assert fault.help == "a single element does not fit: raise memory.ireg.size_bits"
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_nothing() -> None:
+    shapes = (ConvShape(1, 1, 2, 3, 2, 2, 1, 1, 2, 2), ConvShape(1, 1, 3, 2, 2, 1, 1, 1, 2, 1))
+    problems = [Problem(Workload(shape), 1, Objective.parse("edp")) for shape in shapes]
+    one, two = (solve_all(problems, TARGET, jobs=jobs) for jobs in (1, 2))
+    for first, second in zip(one, two, strict=True):
+        assert first.solution.finished
+        seconds, nodes = first.solution.seconds, first.solution.nodes
+        again = dataclasses.replace(second.solution, seconds=seconds, nodes=nodes)
+        assert again == first.solution
