@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cimc.errors import InternalError
 from cimc.ir.tiles import Layer, Tiles
 from cimc.kind import Options
+from cimc.mapping.objective import Objective
 from cimc.passes._blocks import Block, k_ranges
 from cimc.passes._signed_sums import reduced, signed_sums
 from cimc.target import Target
@@ -73,9 +74,7 @@ class Figures:
 
     def worth(self, objective: str) -> float:
         """Smaller is better."""
-        if objective == "energy":
-            return self.energy_pj
-        return float(self.cycles) if objective == "latency" else self.cycles * self.energy_pj
+        return Objective.parse(objective).score(self.cycles, self.energy_pj)
 
 
 class Chooser:

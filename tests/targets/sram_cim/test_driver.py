@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -223,3 +224,28 @@ def test_an_interrupted_run_keeps_what_it_found(
     found = run([fake.problem(fake.QUICK), fake.problem(fake.SLOW)], target, store=store, gap=0.5)
     assert [result.is_stored for result in found] == [True, True]
     assert log.read_text() == "", "nothing is searched again"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes in /proc")
+def test_no_worker_outlives_its_parent(log: Path, tmp_path: Path) -> None:
+    def processes() -> set[int]:
+        """Those that were started with this test's log."""
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if str(log).encode() in path.read_bytes():
+                    found.add(int(path.parent.name))
+        return found
+
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "store"), "2"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        assert len(processes()) == 3
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    deadline = time.monotonic() + 30.0
+    while processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes()
