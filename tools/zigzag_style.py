@@ -20,31 +20,25 @@ from cimc.mapping.nest import DIMS, Mapped, capacity_faults
 from cimc.mapping.workload import Workload
 from cimc.sim import private_ports_batch as private
 from cimc.target import Target
-from cimc.targets.sram_cim import search_kernel as kernel
+from cimc.targets.sram_cim import search_kernel, timing_kernel
 from cimc.targets.sram_cim.anneal import packed, with_levels
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import Loops
-from cimc.targets.sram_cim.search_kernel import (
-    HUGE,
-    PSUM_BITS,
-    RESULT_BITS,
-    SIZE,
-    Floats,
-    Ints,
-    Machine,
-    bits_at,
-    evaluate,
-    fits,
-    instances_of,
-    room_for,
-    spread_of,
-    suffixes,
-    tile_elements,
-)
+from cimc.targets.sram_cim.search_kernel import HUGE, SIZE, Floats, Ints, Machine
 from cimc.targets.sram_cim.spatial import spatial_choices
 from cimc.targets.sram_cim.stationary import primes, remaining
+from cimc.targets.sram_cim.timing_kernel import (
+    BITS,
+    SUM_BITS,
+    evaluate,
+    fits,
+    measure,
+    room_for,
+    size_of,
+    tables_of,
+)
 
-njit = jit.compiler(__file__, kernel.__file__, private.__file__)
+njit = jit.compiler(__file__, search_kernel.__file__, timing_kernel.__file__, private.__file__)
 
 CHOICES = 3  # spatial ones, as many as ZigZag generates
 LOOPS = 6  # "loop prime factors" that orders are made of
@@ -52,9 +46,16 @@ LOOPS = 6  # "loop prime factors" that orders are made of
 
 @njit
 def fill(
-    m: Machine, count: int, ahead: int, spread: Ints, room: kernel.Room, cut: Ints, size: Floats
+    m: Machine,
+    kept: Floats,
+    chip: Floats,
+    count: int,
+    ahead: int,
+    cover: Floats,
+    cut: Ints,
+    size: Floats,
 ) -> None:
-    """First loop that each level keeps; `ahead`: second buffers are planned. Loops in room.inside.
+    """First loop that each level keeps, of loops that `cover`; `ahead`: plan second buffers.
 
     size: [3, loops + 1], overwritten
     """
@@ -74,12 +75,10 @@ def fill(
                 size[o, count] = 0.0
                 continue
             j = at[o]
-            bits = bits_at(m, o, level, 0)
-            if o == 2:
-                bits = max(m.numbers[PSUM_BITS], m.numbers[RESULT_BITS])
+            bits = max(kept[o, j, BITS], kept[o, j, SUM_BITS])
             inner = cut[o, j + 1] if j + 1 < m.length[o] else count
             for begin in range(inner, -1, -1):
-                elements = tile_elements(m, o, level, room.inside[begin], spread, room.tile)
+                elements = size_of(o, j, begin, kept, chip, cover)
                 size[o, begin] = elements * bits * (1 + ahead * m.may_double[o, j])
         best, most = np.full(3, count), -1.0
         for a in range(count + 1):
@@ -117,15 +116,16 @@ def price_all(
     shapes  cuts, uses, doubles [orders, 3, positions]; latency, energy [orders]
     """
     rows, count = dim.shape
-    room = room_for(m, count)
-    spread, counts = spread_of(m, factors), instances_of(m, factors)
+    ways, kept, chip, relevant, length = tables_of(m, factors)
+    cover, work = room_for(m, count)
     size = np.empty((3, count + 1))
     at = np.zeros((1, 3, count), np.int64)
     loops = np.array([count])
     for row in range(rows):
-        suffixes(count, dim[row], bound[row], room.inside)
+        d, b = dim[row], bound[row]
+        measure(relevant, count, d, b, cover)
         cut, use, double = cuts[row], uses[row], doubles[row]
-        fill(m, count, ahead, spread, room, cut, size)
+        fill(m, kept, chip, count, ahead, cover, cut, size)
         use[:], double[:] = 1, 0
         for o in range(3):
             for j in range(1, m.length[o]):
@@ -134,27 +134,19 @@ def price_all(
                 else:
                     double[o, j] = ahead * m.may_double[o, j]
         latency[row], energy[row] = HUGE, HUGE
-        if not fits(m, count, dim[row], bound[row], cut, use, double, spread, room):
+        if not fits(kept, chip, relevant, length, count, d, b, cut, use, double, cover, work):
             continue
         for o in range(3):  # second buffers where room is left
             for j in range(1, m.length[o]):
                 if use[o, j] and m.may_double[o, j] and not double[o, j]:
                     double[o, j] = 1
-                    if not fits(m, count, dim[row], bound[row], cut, use, double, spread, room):
+                    if not fits(
+                        kept, chip, relevant, length, count, d, b, cut, use, double, cover, work
+                    ):
                         double[o, j] = 0
         if shared:
             latency[row], energy[row] = evaluate(
-                m,
-                count,
-                dim[row],
-                bound[row],
-                cut,
-                use,
-                double,
-                spread,
-                counts,
-                factors,
-                room,
+                ways, kept, chip, relevant, length, count, d, b, cut, use, double, cover, work
             )
         else:
             for o in range(3):

@@ -9,6 +9,7 @@ import numpy as np
 from cimc.mapping.machine import INPUT, OPERANDS, OUTPUT, WEIGHT, Machine
 from cimc.mapping.nest import DIMS, WORD, Mapped
 from cimc.mapping.workload import Workload
+from cimc.targets.sram_cim import anneal_kernel
 from cimc.targets.sram_cim import search_kernel as kernel
 from cimc.targets.sram_cim.energy import activation_pj, leakage_pj
 from cimc.targets.sram_cim.placing import Factors, Loops
@@ -17,9 +18,9 @@ from cimc.targets.sram_cim.stationary import primes, remaining
 from cimc.targets.sram_cim_spec import SramCimSpec
 
 OBJECTIVES = {
-    "latency": kernel.LATENCY_FIRST,
-    "energy": kernel.ENERGY_FIRST,
-    "edp": kernel.PRODUCT,
+    "latency": anneal_kernel.LATENCY_FIRST,
+    "energy": anneal_kernel.ENERGY_FIRST,
+    "edp": anneal_kernel.PRODUCT,
 }
 ORDERS = ("gkcrsnpq", "gnpqkcrs")  # from outside: weights stay, results stay
 CHOICES = 16
@@ -109,7 +110,7 @@ def annealed(
     m = packed(workload, machine, spec, epilogue)
     starts, tables = starts_of(workload, machine, m)
     cut = np.zeros(m.chain.shape, np.int64)
-    best, score = kernel.search(
+    best, score = anneal_kernel.search(
         m,
         tables.factors,
         tables.count,

@@ -16,24 +16,17 @@ import numpy as np
 from cimc import jit
 from cimc.mapping.machine import OPERANDS
 from cimc.mapping.nest import DIMS, Mapped
-from cimc.targets.sram_cim import search_kernel as kernel
-from cimc.targets.sram_cim.search_kernel import (
-    Floats,
-    Ints,
-    Machine,
-    evaluate,
-    instances_of,
-    room_for,
-    spread_of,
-    suffixes,
-)
+from cimc.targets.sram_cim import search_kernel as base
+from cimc.targets.sram_cim import timing_kernel as kernel
+from cimc.targets.sram_cim.search_kernel import Floats, Ints, Machine
+from cimc.targets.sram_cim.timing_kernel import evaluate, measure, room_for, tables_of
 
-njit = jit.compiler(__file__, kernel.__file__)
+njit = jit.compiler(__file__, base.__file__, kernel.__file__)
 
 
 @dataclass(frozen=True, slots=True)
 class Mappings:
-    """Many mappings with one spatial choice; arrays as in `search_kernel`, one mapping in a row."""
+    """Many mappings with one spatial choice; arrays as in `timing_kernel`, one mapping in a row."""
 
     factors: Ints  # [axes, dims]
     count: Ints  # [rows] loops
@@ -112,21 +105,23 @@ def evaluations(
     pj: Floats,
 ) -> None:
     """Fill `cycles` and `pj` of all mappings."""
-    room = room_for(m, dim.shape[1])
-    spread, counts = spread_of(m, factors), instances_of(m, factors)
+    ways, kept, chip, relevant, length = tables_of(m, factors)
+    cover, work = room_for(m, dim.shape[1])
     for row in range(len(count)):
         n = count[row]
-        suffixes(n, dim[row], bound[row], room.inside)
+        measure(relevant, n, dim[row], bound[row], cover)
         cycles[row], pj[row] = evaluate(
-            m,
+            ways,
+            kept,
+            chip,
+            relevant,
+            length,
             n,
             dim[row],
             bound[row],
             cut[row],
             use[row],
             double[row],
-            spread,
-            counts,
-            factors,
-            room,
+            cover,
+            work,
         )

@@ -13,28 +13,21 @@ from cimc.mapping.nest import DIMS, Mapped
 from cimc.mapping.workload import Workload
 from cimc.sim import private_ports_batch as batch
 from cimc.target import Target
-from cimc.targets.sram_cim import search_kernel as base
+from cimc.targets.sram_cim import anneal_kernel, search_kernel, timing_kernel
 from cimc.targets.sram_cim.anneal import OBJECTIVES, ROUNDS, packed, starts_of, with_levels
+from cimc.targets.sram_cim.anneal_kernel import TRIES, Words, change, draw, place, score_of
 from cimc.targets.sram_cim.machine import machine_of, spec_of
-from cimc.targets.sram_cim.search_kernel import (
-    HUGE,
-    TRIES,
-    Floats,
-    Ints,
-    Machine,
-    Room,
-    Words,
-    change,
-    fits,
-    place,
-    room_for,
-    score_of,
-    spread_of,
-    suffixes,
-)
+from cimc.targets.sram_cim.search_kernel import HUGE, Floats, Ints, Machine
 from cimc.targets.sram_cim.stationary import weight_stationary
+from cimc.targets.sram_cim.timing_kernel import fits, measure, room_for, tables_of
 
-njit = jit.compiler(__file__, base.__file__, batch.__file__)
+njit = jit.compiler(
+    __file__,
+    anneal_kernel.__file__,
+    search_kernel.__file__,
+    timing_kernel.__file__,
+    batch.__file__,
+)
 
 KEPT = 16  # mappings that are annealed to the end and come out
 
@@ -112,10 +105,12 @@ def anneal(
     steps: int,
     heat: float,
     random: Words,
-    room: Room,
+    cover: Floats,
+    work: Floats,
 ) -> float:
-    """`search_kernel.anneal` by the recurrence."""
-    spread = spread_of(m, factors)
+    """`anneal_kernel.anneal` by the recurrence."""
+    _, space, chip, relevant, length = tables_of(m, factors)
+    may_double = m.may_double
     cut, two = np.zeros(use.shape, np.int64), np.zeros((1, *use.shape), np.int64)
     used = np.zeros(use.shape, np.int64)
     at, loops = np.zeros((1, 3, count), np.int64), np.array([count])
@@ -128,13 +123,17 @@ def anneal(
         dim[:], bound[:], wish[:] = t_dim, t_bound, t_wish
         use[:], double[:] = t_use, t_double
         tries = 0 if step or known < HUGE else TRIES
-        while tries < TRIES and not change(m, count, dim, bound, wish, use, double, random):
+        while tries < TRIES and not change(
+            length, may_double, count, dim, bound, wish, use, double, random
+        ):
             tries += 1
-        suffixes(count, dim, bound, room.inside)
-        place(m, count, wish, use, double, spread, cut, room)
+        measure(relevant, count, dim, bound, cover)
+        place(space, chip, length, count, wish, use, double, cut, cover)
         used[:], two[0] = use, double
         settle(m, count, cut, used, two[0], at)
-        if not fits(m, count, dim, bound, cut, used, two[0], spread, room):
+        if not fits(
+            space, chip, relevant, length, count, dim, bound, cut, used, two[0], cover, work
+        ):
             continue
         batch.recurrences(
             m,
@@ -149,7 +148,7 @@ def anneal(
             energy,
         )
         score = score_of(objective, latency[0], energy[0])
-        slack = 1.0 + heat * (1.0 - step / steps) * (base.draw(random) % 1024) / 1024.0
+        slack = 1.0 + heat * (1.0 - step / steps) * (draw(random) % 1024) / 1024.0
         if score <= now * slack:
             now = score
             t_dim[:], t_bound[:], t_wish[:] = dim, bound, wish
@@ -180,11 +179,11 @@ def search(
     seed: int,
     cuts: Ints,
 ) -> Floats:
-    """`search_kernel.search` by the recurrence; fills `cuts` and returns the scores of all."""
+    """`anneal_kernel.search` by the recurrence; fills `cuts` and returns the scores of all."""
     starts = factors.shape[0]
     scores = np.full(starts, HUGE)
     random = np.array([seed], np.uint64)
-    room = room_for(m, dim.shape[1])
+    cover, work = room_for(m, dim.shape[1])
     order = np.arange(starts)
     for number in range(rounds.shape[0]):
         for rank in range(min(rounds[number, 0], starts)):
@@ -205,14 +204,15 @@ def search(
                 rounds[number, 1],
                 heats[number],
                 random,
-                room,
+                cover,
+                work,
             )
         order = np.argsort(scores)
     for start in range(starts):
         n = count[start]
         at = np.zeros((1, 3, n), np.int64)
-        suffixes(n, dim[start, :n], bound[start, :n], room.inside)
-        spread = spread_of(m, factors[start])
-        place(m, n, wish[start], use[start], double[start], spread, cuts[start], room)
+        _, space, chip, relevant, length = tables_of(m, factors[start])
+        measure(relevant, n, dim[start, :n], bound[start, :n], cover)
+        place(space, chip, length, n, wish[start], use[start], double[start], cuts[start], cover)
         settle(m, n, cuts[start], use[start], double[start], at)
     return scores

@@ -21,11 +21,12 @@ from cimc.passes.fuse_layers import fuse_layers
 from cimc.passes.tile import tile
 from cimc.sim.simulate import simulate
 from cimc.target import Target, load_target
-from cimc.targets.sram_cim import search_kernel as kernel
+from cimc.targets.sram_cim import timing_kernel as kernel
 from cimc.targets.sram_cim.anneal import packed
 from cimc.targets.sram_cim.layers import Layers, mapped_nest
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.search import best_mapping
+from cimc.targets.sram_cim.search_kernel import Machine
 from cimc.targets.sram_cim.stationary import simple, weight_stationary
 from cimc.targets.sram_cim.timing import evaluate
 from cimc.targets.sram_cim.timing_batch import figures, mappings_of
@@ -91,7 +92,7 @@ def test_kernel_equals_the_closed_form(seed: int) -> None:
     assert pj == pytest.approx(expected.energy_pj, rel=1e-12)
 
 
-def kernel_figures(mapped: Mapped, m: kernel.Machine) -> tuple[float, float]:
+def kernel_figures(mapped: Mapped, m: Machine) -> tuple[float, float]:
     """What the kernel says of a mapping."""
     count = len(mapped.loops)
     dim = np.array([DIMS.index(d) for d, _ in mapped.loops], np.int64)
@@ -106,11 +107,15 @@ def kernel_figures(mapped: Mapped, m: kernel.Machine) -> tuple[float, float]:
     for axis, own in enumerate(mapped.spatial):
         for d, factor in own:
             factors[axis, DIMS.index(d)] *= factor
-    room = kernel.room_for(m, count)
-    kernel.suffixes(count, dim, bound, room.inside)
-    spread, counts = kernel.spread_of(m, factors), kernel.instances_of(m, factors)
-    assert kernel.fits(m, count, dim, bound, cut, use, double, spread, room)
-    return kernel.evaluate(m, count, dim, bound, cut, use, double, spread, counts, factors, room)
+    t, (cover, work) = kernel.tables_of(m, factors), kernel.room_for(m, count)
+    kernel.measure(t.relevant, count, dim, bound, cover)
+    assert kernel.fits(
+        t.kept, t.chip, t.relevant, t.length, count, dim, bound, cut, use, double, cover, work
+    )
+    return kernel.evaluate(
+        t.ways, t.kept, t.chip, t.relevant, t.length,
+        count, dim, bound, cut, use, double, cover, work,
+    )  # fmt: skip
 
 
 def conv(c: int, k: int, size: int, kernel_size: int, stride: int = 1) -> Graph:
