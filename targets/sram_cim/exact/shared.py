@@ -30,7 +30,7 @@ from cimc.targets.sram_cim.placing import Factors
 
 ROUNDS = 6  # of pricing
 ROOM = 200_000  # labels
-SMALL, EXHAUSTED = 20_000, 4000  # labels, and mappings, where every one is judged
+SMALL, EXHAUSTED = 20_000, 400  # labels, and mappings, where every one is judged
 KEPT = 24  # choices whose tables are kept
 TRIES, NEAR = 250, 1.02  # of changes to a mapping that is so near to the best
 JUDGED = 20  # complete mappings of each kind, by the simulator

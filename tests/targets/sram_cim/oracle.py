@@ -5,7 +5,7 @@
 Loops are all orders of the prime factors of what spatial loops leave; an operand's levels are all
 ways to keep the loops, from outside in, at levels of its chain, passing through any others (as
 loops of bound 1); second buffers are all that the machine allows. Nothing is left out for being
-no better, but one thing: mappings with equal flows are one mapping.
+no better, but one thing: on shared ports mappings with equal flows make equal programs.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def paths(count: int, length: int) -> Iterator[tuple[tuple[int, ...], ...]]:
             yield (*((*p, k) for p, k in zip(passed, kept, strict=False)), passed[-1])
 
 
-def nests(workload: Workload, machine: Machine) -> Iterator[tuple[Nest, Mapped]]:
-    """All legal mappings with different flows."""
+def nests(workload: Workload, machine: Machine) -> Iterator[Nest]:
+    """All nests, some of which may not fit."""
     names = [level.name for level in machine.levels]
     chains = [[names[level] for level in machine.chain(o)] for o in OPERANDS]
     doubles = [
@@ -70,27 +70,37 @@ def nests(workload: Workload, machine: Machine) -> Iterator[tuple[Nest, Mapped]]
     for factors in all_choices(workload, machine):
         spatial = spatial_of(factors, machine)
         for order in orders(remaining(workload, factors)):
-            seen: set[object] = set()
             every = [list(paths(len(order), len(chain))) for chain in chains]
             for chosen in itertools.product(*every):
                 loops = tuple(_loops(order, chosen, chains))
                 for size in range(len(doubles) + 1):
                     for double in itertools.combinations(doubles, size):
-                        nest = Nest(
+                        yield Nest(
                             tuple(workload.dims.items()), spatial, loops, tuple(sorted(double))
                         )
-                        mapped = resolve(nest, workload, machine)
-                        if not isinstance(mapped, Mapped) or any(capacity_faults(mapped)):
-                            continue
-                        moves = flows(mapped)
-                        key = tuple(
-                            (flow.operand, flow.outer.level, flow.inner.level, flow.double,
-                             _real(mapped, flow.loop))
-                            for flow in moves
-                        )  # fmt: skip
-                        if key not in seen:
-                            seen.add(key)
-                            yield nest, mapped
+
+
+def different(found: Iterator[Nest], workload: Workload, machine: Machine) -> Iterator[Nest]:
+    """Of the nests that fit, those whose transfers differ."""
+    seen: set[object] = set()
+    for nest in found:
+        mapped = resolve(nest, workload, machine)
+        if not isinstance(mapped, Mapped) or any(capacity_faults(mapped)):
+            continue
+        moves = tuple(
+            (
+                flow.operand,
+                flow.outer.level,
+                flow.inner.level,
+                flow.double,
+                _real(mapped, flow.loop),
+            )
+            for flow in flows(mapped)
+        )
+        real = tuple(item for item in mapped.loops if item[1] > 1)
+        if (mapped.spatial, real, moves) not in seen:
+            seen.add((mapped.spatial, real, moves))
+            yield nest
 
 
 def _real(mapped: Mapped, loop: int) -> int:
@@ -162,11 +172,14 @@ def check(seed: int, timing: Timing, most: int) -> int:
     """Compare search and oracle on one instance; mappings listed, 0 if there are too many."""
     workload, epilogue, target = instance(random.Random(f"oracle {seed}"))
     model = model_of(Problem(workload, epilogue, Objective.parse("latency"), timing), target)
-    listed = list(itertools.islice(nests(workload, machine_of(target)), most + 1))
+    found = nests(workload, machine_of(target))
+    if timing == "shared":
+        found = different(found, workload, machine_of(target))
+    listed = list(itertools.islice(found, most + 1))
     if len(listed) > most:
         return 0
     figures: list[Figures] = [
-        found for nest, _ in listed if (found := model.evaluate(nest)) is not None
+        figure for nest in listed if (figure := model.evaluate(nest)) is not None
     ]
     for name in OBJECTIVES:
         objective = Objective.parse(name)
