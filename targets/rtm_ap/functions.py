@@ -20,7 +20,7 @@ the arrays would take instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cimc.target import Target
 from cimc.targets.rtm_ap import isa
@@ -115,6 +115,7 @@ def costs(target: Target, bits: int, pooled: int = 4) -> tuple[FunctionCost, ...
     for name, (words, loaded, elements) in programs.items():
         slots, pricer = isa.slot_table(sums), Pricer(spec.ap)
         price = pricer.code(isa.encoded(words), slots)
+        price = replace(price, written=price.written - spec.ap.carries)  # cleared once for all
         loads = loaded * bits * spec.ap.write_pj
         pj = price.energy_pj(spec.ap) + loads
         found.append(FunctionCost(name, bits, price.passes, pj, elements * spec.vector.op_pj))
