@@ -249,15 +249,19 @@ class Homes:
 
 
 def lifetimes(layers: Layers) -> dict[str, tuple[int, int]]:
-    """First and last layer that touches each computed value."""
+    """First and last layer that touches each computed value; fused layers do so all at once."""
     found: dict[str, tuple[int, int]] = {}
-    for place, layer in enumerate(layers.tiles.layers):
+    order = {layer.name: place for place, layer in enumerate(layers.tiles.layers)}
+    for layer in layers.tiles.layers:
+        band = layers.bands.get(layer.name)
+        together = (layer.name,) if band is None else band.fused.layers
+        begin, end = order[together[0]], order[together[-1]]
         for name in layer.ops:
             op = layers.producers[name]
             for value in (*operands(op), op.out):
                 if layers.producers[value.name].mnemonic not in ("input", "constant"):
-                    first, _ = found.get(value.name, (place, place))
-                    found[value.name] = (first, place)
+                    first, last = found.get(value.name, (begin, end))
+                    found[value.name] = (min(first, begin), max(last, end))
     return found
 
 

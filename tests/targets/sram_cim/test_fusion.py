@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable
 
 import pytest
 
 from cimc.conformance.samples import Sketch, sample_inputs
 from cimc.errors import UsageError
 from cimc.ir.evaluate import evaluate
-from cimc.ir.graph import Graph
+from cimc.ir.graph import Graph, Value
 from cimc.ir.ops import Pool
 from cimc.ir.program import Program
 from cimc.ir.tiles import Fused, Keep, Layer, Nest, Tiles, parse_tiles
@@ -76,17 +77,32 @@ def pooled(s: Sketch) -> Graph:
 NETWORKS = (two, inverted, shortcut, pooled)
 
 
-def grouped(graph: Graph, target: Target, rng: random.Random, most: int = 4) -> Tiles:
-    """The first layers fused into one group of random size and rows."""
+def grouped(
+    graph: Graph, target: Target, rng: random.Random, most: int = 4, first: int = 0
+) -> Tiles:
+    """Layers from `first` on fused into one group of random size and rows."""
     tiles = tile(fuse_layers(graph), target=target)
-    count = rng.randint(2, min(most, len(tiles.layers)))
-    last = tiles.graph.producers()[tiles.layers[count - 1].ops[-1]].out.shape[2]
-    for _ in range(40):
-        names = tuple(layer.name for layer in tiles.layers[:count])
+    for _ in range(200):
+        end = first + rng.randint(2, min(most, len(tiles.layers) - first))
+        last = tiles.graph.producers()[tiles.layers[end - 1].ops[-1]].out.shape[2]
+        names = tuple(layer.name for layer in tiles.layers[first:end])
         fused = dataclasses.replace(tiles, fused=(Fused(names, rng.randint(1, last)),))
         if not Layers(fused).obstacles:
             return fused
     raise AssertionError("no rows fit")
+
+
+def twice(make: Callable[[Sketch], Graph]) -> Graph:
+    """A network between two pointwise layers."""
+    s = Sketch("twice")
+    inner = s.input
+
+    def before(shape: tuple[int, ...]) -> Value:
+        return s.requant(s.conv(inner(shape), shape[1], (1, 1)))
+
+    object.__setattr__(s, "input", before)
+    end = make(s).outputs[0]
+    return s.graph(s.requant(s.conv(end, 3, (1, 1))))
 
 
 def randomly_mapped(tiles: Tiles, target: Target, rng: random.Random) -> Tiles:
@@ -134,8 +150,7 @@ def check(tiles: Tiles, target: Target, engine: str = "fast") -> Program:
 
 @pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("name", ["miredo-default", "edge-digital"])
-def test_random_bands(make: object, name: str) -> None:
-    assert callable(make)
+def test_random_bands(make: Callable[[Sketch], Graph], name: str) -> None:
     target = load_target(name)
     rng = random.Random(f"{make} {name}".split(" at ")[0])
     for turn in range(3):
@@ -165,6 +180,30 @@ def test_kept_values_and_bands_go_together() -> None:
     tiles = dataclasses.replace(tiles, keeps=(Keep(result, "gb"),))
     program = check(randomly_mapped(tiles, target, rng), target)
     assert program.buffer_map()[result].memory == "gb.x1"
+
+
+@pytest.mark.parametrize("name", ["miredo-default", "edge-digital"])
+def test_values_beside_bands_stay_until_the_last_band(name: str) -> None:
+    """What a group reads and makes is there for all its bands, whichever layer touches it."""
+    target = load_target(name, {"memory.gb.size_bits": 100000})
+    rng = random.Random(name)
+    for make in NETWORKS:
+        graph = fuse_layers(twice(make))
+        for _turn in range(3):
+            tiles = grouped(graph, target, rng, first=1)
+            layers = Layers(tiles)
+            homes = Homes(layers, machine_of(target))
+            names = [
+                name
+                for layer in tiles.layers
+                for name in layers.leaving(layer)
+                if not homes.obstacle(name, 1)
+                and not any(
+                    name in y.ops for b in homes.layers.bands.values() for y in b.whole_layers[:-1]
+                )
+            ]
+            tiles = dataclasses.replace(tiles, keeps=tuple(Keep(name, "gb") for name in names))
+            check(randomly_mapped(tiles, target, rng), target)
 
 
 def test_what_cannot_be_fused() -> None:
