@@ -37,6 +37,7 @@ class ModelOptions:
     without: tuple[str, ...]
     ternarize: str | None
     ternary_scale: str
+    require_ternary: bool
     activation_bits: int
 
     def load_target(self) -> Target:
@@ -68,6 +69,7 @@ class ModelOptions:
             jobs=self.jobs,
             ternarize=self.ternarize or "",
             ternary_scale=self.ternary_scale,
+            require_ternary=self.require_ternary,
             activation_bits=self.activation_bits,
         )
 
@@ -144,6 +146,13 @@ _OPTIONS = (
         callback=_keep,
         expose_value=False,
         help="What shares a magnitude under --ternarize.",
+    ),
+    click.option(
+        "--require-ternary",
+        is_flag=True,
+        callback=_keep,
+        expose_value=False,
+        help="Refuse a model whose weights are not ternary.",
     ),
     click.option(
         "--activation-bits",

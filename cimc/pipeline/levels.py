@@ -40,6 +40,7 @@ class Effort:
     without: str = ""  # network steps to leave out, with commas between
     ternarize: str = field(default="", kw_only=True)  # "all" layers, or the "inner" ones
     ternary_scale: str = field(default="channel", kw_only=True)  # or "tensor"
+    require_ternary: bool = field(default=False, kw_only=True)  # or else refuse the model
     activation_bits: int = field(default=8, kw_only=True)  # of a float model
 
     def steps(self, target: Target) -> tuple[Step, ...]:
@@ -73,6 +74,7 @@ class Effort:
             ("simplify", optimizing),  # pads that were quantized apart from their conv
             ("fixed-point", fixed),  # before detect-ternary, which keeps the bits it finds
             ("detect-ternary", optimizing),
+            ("require-ternary", self.require_ternary),
             ("drop-dead-code", True),
             ("fuse-layers", optimizing),
         )

@@ -36,7 +36,7 @@ from cimc.targets.rtm_ap.plan import (
     too_large,
 )
 from cimc.targets.rtm_ap.pricing import Price, Pricer
-from cimc.targets.rtm_ap.regions import CHOICES, regions
+from cimc.targets.rtm_ap.regions import CHOICES, Demand, regions, shortage
 from cimc.targets.rtm_ap.work import Work, spec_of, work_of
 
 Ints = NDArray[np.int64]
@@ -94,12 +94,11 @@ class Chooser:
         """The best plan."""
         found = [*self.programs(), *self.multiplies()]
         if not found:
-            raise too_large(
-                self.layer.name,
-                f"columns for accumulators and {self.work.shape.r * self.work.shape.s} inputs",
-                f"{self.ap.columns} columns of {self.ap.domains} domains ({self.target.path}: ap)",
-                "raise ap.columns or ap.domains",
+            need, help_ = shortage(self._least(), self.geometry)
+            have = (
+                f"{self.ap.columns} columns of {self.ap.domains} domains ({self.target.path}: ap)"
             )
+            raise too_large(self.layer.name, need, have, help_)
         objective = "energy" if self.options.objective == "energy" else "edp"
         return min(found, key=lambda figures: figures.worth(objective)).plan
 
@@ -133,14 +132,28 @@ class Chooser:
 
     def _narrow(self, tile: Tile) -> Iterator[Figures]:
         """Where not all output channels fit at once: fewer, and some of them later."""
-        k_groups = 2
+        k_groups, window = 1, self.work.shape.r * self.work.shape.s
+        styles = list(self.styles())
+        styles += [replace(style, chunk=window) for style in styles[:1]]
         while k_groups < 2 * self.work.channels:
-            for style in self.styles():
+            for style in styles:
                 found = list(self.sampled(style, tile, min(k_groups, self.work.channels), 1))
                 if found:
                     yield from found
                     return
             k_groups *= 2
+
+    def _least(self) -> Demand:
+        """One output channel and one input channel at a time: less is no program."""
+        window, top = self.work.shape.r * self.work.shape.s, (1 << self.work.input_bits) - 1
+        most = operands_of(self.work, self.work.shape.c * window).sum_bits
+        local = window
+        if self.work.weights is not None:
+            each = np.abs(self.work.weights)
+            most = int(each.sum(axis=1).max() * top).bit_length()
+            local = int(each.reshape(len(each), -1, window).sum(axis=2).max())
+        local_bits = max(1, (local * top).bit_length())
+        return Demand(1, max(1, most), local_bits, window, self.work.input_bits, 0, 0)
 
     def tile(self) -> Tile:
         """Positions that work side by side."""
@@ -216,19 +229,26 @@ class Chooser:
         return self._parts[piece, share]
 
     def _chunk_price(self, piece: Block, style: Style) -> Price | None:
-        """Load and run of one chunk that comes after others; None: no room."""
-        part = self._part(piece, style.share)
-        if part is None or self.work.weights is None:
+        """Load and run of one chunk that comes after others; None: no room, even unshared."""
+        for share in (True, False) if style.share else (False,):
+            part = self._part(piece, share)
+            found = self._part_price(part, piece, style) if part is not None else None
+            if found is not None:
+                return found
+        return None
+
+    def _part_price(self, part: Part, piece: Block, style: Style) -> Price | None:
+        if self.work.weights is None:
             return None
         top = (1 << self.work.input_bits) - 1
-        rows = self.work.weights[piece.k_begin : piece.k_end]
-        high = np.abs(rows).sum(axis=1) * top
+        high = np.abs(self.work.weights).sum(axis=1) * top
         demand = demand_of([[part]], self.work.input_bits)
         demand = replace(demand, acc_bits=max(1, int(high.max(initial=1)).bit_length()))
         room = regions(demand, self.geometry, style.input_layout, style.temp_layout)
         if room is None:
             return None
-        words = _middle_words(part, room.places(), high // 2, self.work.input_bits, style)
+        reached = high[piece.k_begin : piece.k_end] // 2
+        words = _middle_words(part, room.places(), reached, self.work.input_bits, style)
         if words is None:
             return None
         slots, pricer = room.slots(), Pricer(self.ap)

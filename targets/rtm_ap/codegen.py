@@ -200,20 +200,21 @@ def codes_of_sums(
     does not fit the columns.
     """
     most: int | None = None
-    while True:
+    while most is None or most >= 0:
         parts = [[part_of(_at_most(sums, most), input_bits) for sums in group] for group in groups]
         demand = demand_of(parts, input_bits)
+        limit = demand.temps if most is None else most
         room = regions(demand, geometry, style.input_layout, style.temp_layout)
         if room is None:
-            if demand.temps == 0:
-                return None
-            most = demand.temps // 2
+            most = limit // 2 if limit else -1
             continue
         codes = [code_of(group, room, input_bits, style) for group in parts]
         found = [code for code in codes if code is not None]
         if len(found) == len(codes):
             return found
-        most = min(demand.temps - 1, room.temps.banks * room.temps.levels)
+        # a value that is left may take several places, link by link
+        most = min(limit - 1 - limit // 8, max(0, room.temps.places))
+    return None
 
 
 def _at_most(sums: Sums, most: int | None) -> Sums:

@@ -26,13 +26,20 @@ from cimc.ir.sums import Sums
 from cimc.ir.tiles import Layer, Tiles
 from cimc.lowering import Builder, OutAxis, OutTile, Progress, epilogue, vector_items
 from cimc.passes._blocks import Block, blocks, chunks
-from cimc.passes._signed_sums import stands_for
+from cimc.passes._signed_sums import stands_for, without
 from cimc.target import Target
-from cimc.targets.rtm_ap.codegen import ColumnCode, chunks_of, codes_of_sums
+from cimc.targets.rtm_ap.codegen import (
+    ColumnCode,
+    chunks_of,
+    codes_of_sums,
+    demand_of,
+    part_of,
+)
 from cimc.targets.rtm_ap.instructions import ApLoad, ApRead, ApRun
 from cimc.targets.rtm_ap.multiply import lower_multiply
 from cimc.targets.rtm_ap.plan import Plan, Tile, geometry_of, plan_of, too_large
 from cimc.targets.rtm_ap.pricing import Pricer
+from cimc.targets.rtm_ap.regions import shortage
 from cimc.targets.rtm_ap.windows import distinct, looped, start_of, window_view
 from cimc.targets.rtm_ap.work import Work, spec_of, work_of
 
@@ -124,20 +131,27 @@ class _Program:
 
     def _groups(self) -> list[Group]:
         flat = [piece for row in self.parts for piece in row]
+        groups = [self._sums_of(piece) for piece in flat]
         codes = codes_of_sums(
-            [self._sums_of(piece) for piece in flat],
+            groups,
             self.work.input_bits,
             geometry_of(self.target),
             self.plan.style,
         )
         if codes is None:
-            rows = flat[0].k_end - flat[0].k_begin
-            raise too_large(
-                self.layer.name,
-                f"columns for {rows} accumulators and {self.plan.style.chunk} inputs",
-                f"{self.ap.columns} columns of {self.ap.domains} domains ({self.target.path}: ap)",
-                "run the pass map again, or raise ap.columns or ap.domains",
+            have = (
+                f"{self.ap.columns} columns of {self.ap.domains} domains ({self.target.path}: ap)"
             )
+            parts = [
+                [part_of(without(sums, 0), self.work.input_bits) for sums in group]
+                for group in groups
+            ]
+            need, help_ = shortage(
+                demand_of(parts, self.work.input_bits),
+                geometry_of(self.target),
+                self.plan.style.input_layout,
+            )
+            raise too_large(self.layer.name, need, have, f"run the pass map again, or {help_}")
         apart = -(-self.arrays // self.ap.arrays) * self.ap.arrays
         space = max(1, self.ap.arrays * self.target.spec.cores // apart)
         abreast = max(1, space // len(self.parts[0])) * len(self.parts[0])

@@ -202,11 +202,15 @@ class _Multiply:
         geometry = Geometry(self.ap.columns, self.ap.domains, self.ap.carries)
         room = room_for(self.held, self.cut.values, geometry)
         if room is None:
+            each = self.held.x_bits + self.held.w_bits
+            abreast = -(-self.cut.values // self.ap.domains)
+            most = self.held.sum_bits + abreast * each + self.ap.carries
             raise too_large(
                 layer.name,
-                f"{self.cut.values} inputs and weights beside a sum of {self.held.sum_bits} bits",
+                f"{most} columns: {self.held.sum_bits} for a sum, {abreast} x {each} for "
+                f"{self.cut.values} inputs with their weights, {self.ap.carries} for carries",
                 f"{self.ap.columns} columns of {self.ap.domains} domains ({target.path}: ap)",
-                "raise ap.columns or ap.domains",
+                f"raise ap.columns to {most}",
             )
         self.room = room
         self.words = words_of(self.held, self.cut.values)

@@ -208,6 +208,25 @@ def regions(
     return Regions(geometry, *found)
 
 
+def shortage(demand: Demand, geometry: Geometry, input_layout: int = ACROSS) -> tuple[str, str]:
+    """Columns that a demand needs without any temporaries, as a sum, and what would help."""
+    stacks = -(-demand.rows // geometry.domains)
+    levels = max(1, levels_of(demand.input_bits, input_layout, geometry.domains))
+    banks = -(-demand.chunk // levels)
+    inputs = banks * columns_of(demand.input_bits, input_layout)
+    most = stacks * demand.acc_bits + demand.local_bits + inputs + geometry.carries
+    parts = (
+        f"{stacks} x {demand.acc_bits} for {demand.rows} accumulators",
+        f"{demand.local_bits} for a local sum",
+        f"{inputs} for {demand.chunk} inputs of {demand.input_bits} bits",
+        f"{geometry.carries} for carries",
+    )
+    help_ = f"raise ap.columns to {most}"
+    if max(stacks, banks) > 1:
+        help_ += f", or ap.domains: {geometry.domains} accumulators lie on top of each other"
+    return f"{most} columns: {', '.join(parts)}", help_
+
+
 def _slots_left(demand: Demand, banks: int) -> int:
     taken = demand.rows + demand.local_bits + demand.chunk
     return max(1, (isa.MAX_SLOTS - taken) // (banks * demand.temp_bits))
