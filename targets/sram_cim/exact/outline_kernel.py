@@ -271,7 +271,8 @@ def anchored(m: Machine, label: Ints, x: Floats, o: int) -> None:
     """An open block ends: a loop of bound 1 of its own moves its tile; x[E] counts it."""
     x[E] += x[PJ + o]
     fired(m, label, x, o)
-    x[D + 2] = 2.0 * x[F + 2]
+    if o == 2:
+        x[D + 2] = 2.0 * x[F + 2]
 
 
 @njit

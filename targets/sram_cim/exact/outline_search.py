@@ -22,6 +22,7 @@ from cimc.targets.sram_cim.exact.outline_kernel import (
     COUNT,
     DEBT,
     DIM,
+    FACTOR,
     FIRED,
     FLOOR,
     LATER,
@@ -42,8 +43,11 @@ from cimc.targets.sram_cim.exact.outline_kernel import (
     Q,
     R,
     T,
+    anchored,
+    begun,
     completed,
-    extended,
+    fired,
+    looped,
     options,
     silent,
     tile_bits,
@@ -53,6 +57,8 @@ from cimc.targets.sram_cim.search_kernel import READ, SHARED, SIZE, Floats, Ints
 njit = jit.compiler(__file__, batch.__file__, shared.__file__, outline.__file__)
 
 CYCLES, PJS, PRODUCT, LEAKAGE, FIXED = range(5)  # of `aim`
+LATER_PJ, FILL, FIRST, SHARE, WAIT, TILES, EVERY = range(7)  # of `foreseen`
+FORESEEN = 7
 COMPARED = 40  # outlines that another one of its group is compared with
 
 
@@ -83,99 +89,111 @@ def score(aim: Floats, cycles: float, pj: float) -> float:
 
 
 @njit
-def bounded(
-    terms: Terms, label: Ints, x: Floats, inside: Ints, rest: Ints, row: int, tile: Ints
-) -> float:
-    """The score that no nest around the outline goes below.
+def foreseen(
+    terms: Terms,
+    label: Ints,
+    x: Floats,
+    o: int,
+    inside: Ints,
+    whole: Ints,
+    rest: Ints,
+    tile: Ints,
+    found: Floats,
+) -> None:
+    """What an operand still needs at least, whatever the other two do: a row of `found`.
 
-    inside, rest: by dim, iterations that are placed and that are not; row: of those that are not
-    in `outer_pj`. Each tile that an operand still has to bring to the macro is brought at a
-    boundary of its own; the boundaries of operands may coincide. Results that are not outermost yet
-    either go there tile by tile, or all of them come before the first loop and go after the last.
+    inside, rest, whole: by dim, iterations that are placed, that are not, and all of them
     """
     m = terms.m
-    left = 1.0
-    whole = np.empty(8, np.int64)
+    position, last = label[POS + o], m.length[o] - 1
+    ways = 2.0 if o == 2 else 1.0
+    own = 1.0
     for d in range(8):
-        left *= rest[d]
-        whole[d] = inside[d] * rest[d]
-    now = max(x[D], x[D + 1], x[D + 2])
-    delay, tiles, fill = np.zeros(3), np.zeros(3), np.zeros(3)
-    pj, busiest, first = left * x[E], 0.0, 0.0
-    growing, every = -1, 0.0  # an operand whose tile next to the macro may still grow
-    for o in range(3):
-        position, last = label[POS + o], m.length[o] - 1
-        ways = 2.0 if o == 2 else 1.0
-        own = 1.0
-        for d in range(8):
-            if m.relevant[o, d]:
-                own *= rest[d]
-        still = silent(m, label, o)
-        is_open = not label[FIRED + o] and not still
-        fill[o] = x[F + o]
-        busiest = max(busiest, terms.outer_cycles[o])
-        if is_open:
-            pj += own * x[PJ + o]
-            fill[o] += x[TAU + o]
-            if label[NEXT + o] == m.length[o]:
-                delay[o], tiles[o] = x[D + o] + ways * x[TAU + o], own
-        if position == 0:
-            continue
-        outer, level = m.chain[o, 0], m.chain[o, position]
-        sums = label[SUMS] if o == 2 else 0
-        stored = tile_bits(m, terms.limits, o, level, whole, terms.spread, sums, tile)
-        pj += stored * m.pj[level, 1] * terms.instances[level]
-        moved = tile_bits(m, terms.limits, o, outer, inside, terms.spread, 0, tile)
-        first = moved / m.level[outer, READ]  # that of O comes last
-        if o < 2:
-            fill[o] += first
-        if position < last or m.may_double[o, last] or is_open:
-            continue
-        widest = 1
-        for other in range(last):
-            widest = max(widest, m.level[m.chain[o, other], READ])
-        source = m.chain[o, last - 1]
-        moved = tile_bits(m, terms.limits, o, source, inside, terms.spread, 0, tile)
-        stored = tile_bits(m, terms.limits, o, level, inside, terms.spread, sums, tile)
-        if stored * 2 > m.level[level, SIZE]:
-            delay[o], tiles[o] = x[D + o] + ways * max(1.0, moved / widest), own
-        elif o == 1:
-            room = min(own, np.floor(m.level[level, SIZE] / stored))
-            delay[o], tiles[o] = moved / widest, own - room + 1.0
-            growing, every = o, own
-    total = left * x[T] + layered(delay, tiles, now, left)
-    later = total
-    if growing >= 0:  # what its first tile takes more, its later ones take less
-        tiles[growing] = every
-        later = left * x[T] + layered(delay, tiles, now, left) + delay[growing]
-    kind = (min(label[POS], 2), min(label[POS + 1], 2), min(label[POS + 2], 2))
-    if kind[2] == 0:
-        cycles = ended(x, fill, 0.0, total, later, growing, left)
-        return score(terms.aim, max(cycles, busiest), pj + terms.outer_pj[kind[0], kind[1], 0, row])
-    cycles = ended(x, fill, first, total, later, growing, left)
-    tile_by_tile = score(
-        terms.aim, max(cycles, busiest), pj + terms.outer_pj[kind[0], kind[1], kind[2], row]
-    )
-    cycles = ended(x, fill, terms.boots[2], total, later, growing, left)
-    at_once = score(
-        terms.aim, max(cycles, busiest), pj + terms.outer_pj[kind[0], kind[1], kind[2] + 2, row]
-    )
-    return min(tile_by_tile, at_once)
+        if m.relevant[o, d]:
+            own *= rest[d]
+    still = silent(m, label, o)
+    is_open = not label[FIRED + o] and not still
+    found[:] = 0.0
+    if is_open:
+        found[LATER_PJ] = own * x[PJ + o]
+        found[FILL] = x[TAU + o]
+        if label[NEXT + o] == m.length[o]:
+            found[SHARE], found[WAIT], found[TILES] = 1.0, ways * x[TAU + o], own
+    if position == 0:
+        return
+    outer, level = m.chain[o, 0], m.chain[o, position]
+    sums = label[SUMS] if o == 2 else 0
+    stored = tile_bits(m, terms.limits, o, level, whole, terms.spread, sums, tile)
+    found[LATER_PJ] += stored * m.pj[level, 1] * terms.instances[level]
+    moved = tile_bits(m, terms.limits, o, outer, inside, terms.spread, 0, tile)
+    found[FIRST] = moved / m.level[outer, READ]
+    if position < last or m.may_double[o, last] or is_open:
+        return
+    widest = 1
+    for other in range(last):
+        widest = max(widest, m.level[m.chain[o, other], READ])
+    source = m.chain[o, last - 1]
+    moved = tile_bits(m, terms.limits, o, source, inside, terms.spread, 0, tile)
+    stored = tile_bits(m, terms.limits, o, level, inside, terms.spread, sums, tile)
+    if stored * 2 > m.level[level, SIZE]:
+        found[SHARE], found[WAIT], found[TILES] = 1.0, ways * max(1.0, moved / widest), own
+    elif o == 1:
+        room = min(own, np.floor(m.level[level, SIZE] / stored))
+        found[WAIT], found[TILES], found[EVERY] = moved / widest, own - room + 1.0, own
 
 
 @njit
-def ended(
-    x: Floats, fill: Floats, first: float, total: float, later: float, growing: int, left: float
+def bounded(
+    terms: Terms,
+    label: Ints,
+    x: Floats,
+    ahead: Floats,
+    left: float,
+    row: int,
+    delay: Floats,
+    tiles: Floats,
+    fill: Floats,
 ) -> float:
+    """The score that no nest around the outline goes below.
+
+    ahead: rows of `foreseen` for I, W, O; left: runs of the outline; row: what is left in
+    `outer_pj`. Each tile that an operand still has to bring to the macro is brought at a boundary
+    of its own; the boundaries of operands may coincide. Results that are not outermost yet either
+    go there tile by tile, or all of them come before the first loop and go after the last.
+    """
+    now = max(x[D], x[D + 1], x[D + 2])
+    pj, busiest = left * x[E], 0.0
+    for o in range(3):
+        pj += ahead[o, LATER_PJ]
+        busiest = max(busiest, terms.outer_cycles[o])
+        delay[o] = ahead[o, SHARE] * x[D + o] + ahead[o, WAIT]
+        tiles[o] = ahead[o, TILES]
+        fill[o] = x[F + o] + ahead[o, FILL] + (ahead[o, FIRST] if o < 2 else 0.0)
+    total = left * x[T] + layered(delay, tiles, now, left)
+    later = total
+    if ahead[1, EVERY] > 0.0:  # what the first weights take more, later ones take less
+        tiles[1] = ahead[1, EVERY]
+        later = left * x[T] + layered(delay, tiles, now, left) + delay[1]
+    i, w, r = min(label[POS], 2), min(label[POS + 1], 2), min(label[POS + 2], 2)
+    first = ahead[2, FIRST]
+    cycles = max(ended(x, fill, first, total, later, left), busiest)
+    tile_by_tile = score(terms.aim, cycles, pj + terms.outer_pj[i, w, r, row])
+    if r == 0:
+        return tile_by_tile
+    cycles = max(ended(x, fill, terms.boots[2], total, later, left), busiest)
+    return min(tile_by_tile, score(terms.aim, cycles, pj + terms.outer_pj[i, w, r + 2, row]))
+
+
+@njit
+def ended(x: Floats, fill: Floats, first: float, total: float, later: float, left: float) -> float:
     """When the last results are out; first: cycles that the first ones take to come in."""
     ends = 0.0
     for o in range(3):
-        begins = fill[o] + (first if o == 2 else 0.0)
-        ends = max(ends, begins + (later if o == growing else total))
+        more = first if o == 2 else 0.0
+        ends = max(ends, fill[o] + more + (later if o == 1 else total))
         for level in range(POSITIONS):
             at = 4 * o + level
             if x[Q + at] > 0.0:
-                more = first if o == 2 else 0.0
                 ends = max(ends, (left - 1.0) * x[R + at] + x[Q + at] + more)
     return float(ends + fill[2] + first)
 
@@ -197,43 +215,85 @@ def layered(delay: Floats, tiles: Floats, now: float, left: float) -> float:
 
 
 @njit
-def fits(
+def tried(
     terms: Terms,
     label: Ints,
     x: Floats,
+    o: int,
     choice: Ints,
     before: Ints,
     after: Ints,
     reduces: int,
+    ever: int,
     tile: Ints,
-) -> bool:
-    """Whether all levels hold their tiles with the loop of `choice` placed."""
+) -> float:
+    """Do with one operand what `choice` says, in place, all but the loop itself.
+
+    Returns the bits that it takes in the level that operands share; -1 where a level of its own
+    cannot hold its tile.
+    """
     m = terms.m
-    common, size = 0.0, 1e300
-    for o in range(3):
-        position, now = choice[o, 0], label[POS + o]
-        sums = label[SUMS]
-        level = m.chain[o, position]
-        if position != now:
-            if now < m.length[o]:
-                held = m.chain[o, now]
-                bits = tile_bits(m, terms.limits, o, held, before, terms.spread, sums, tile)
-                bits *= 1 + choice[o, 1]
-                if bits > m.level[held, SIZE]:
-                    return False
-                if m.level[held, SHARED] and now > 0:
-                    common += bits
-            sums = reduces
-        common += x[BITS + o]
-        bits = tile_bits(m, terms.limits, o, level, after, terms.spread, sums, tile)
-        if bits > m.level[level, SIZE]:
-            return False
-        if m.level[level, SHARED] and position > 0:
-            common += bits
+    position, now = choice[0], label[POS + o]
+    common = 0.0
+    if position != now:
+        if now < m.length[o]:
+            held = m.chain[o, now]
+            bits = tile_bits(m, terms.limits, o, held, before, terms.spread, label[SUMS], tile)
+            if bits * (1 + choice[1]) > m.level[held, SIZE]:
+                return -1.0
+            if not label[FIRED + o] and not silent(m, label, o):
+                anchored(m, label, x, o)
+        begun(
+            m,
+            terms.limits,
+            terms.spread,
+            terms.instances,
+            label,
+            x,
+            o,
+            position,
+            choice[1],
+            before,
+            reduces,
+            ever,
+            tile,
+        )
+    level = m.chain[o, position]
+    bits = tile_bits(m, terms.limits, o, level, after, terms.spread, label[SUMS], tile)
+    if bits > m.level[level, SIZE]:
+        return -1.0
+    common += x[BITS + o]
+    if m.level[level, SHARED] and position > 0:
+        common += bits
+    if choice[2]:
+        x[E] += x[PJ + o]
+        fired(m, label, x, o)
+    label[SHUT + o] = choice[3]
+    return common
+
+
+@njit
+def shared_size(m: Machine) -> float:
+    """Bits of the level inside the outermost one that operands share; no limit without one."""
+    size = 1e300
     for level in range(1, m.level.shape[0]):
         if m.level[level, SHARED]:
-            size = min(size, m.level[level, SIZE])
-    return common <= size
+            size = min(size, float(m.level[level, SIZE]))
+    return size
+
+
+@njit
+def taken(label: Ints, x: Floats, part: Ints, own: Floats, o: int) -> None:
+    """Copy what concerns one operand."""
+    for column in (POS, NEXT, FIRED, SHUT, TWO, TIGHT):
+        label[column + o] = part[column + o]
+    if o == 2:
+        label[SUMS] = part[SUMS]
+    for column in (D, F, TAU, PJ, LIFE, BITS, LATER):
+        x[column + o] = own[column + o]
+    for level in range(POSITIONS):
+        x[R + 4 * o + level] = own[R + 4 * o + level]
+        x[Q + 4 * o + level] = own[Q + 4 * o + level]
 
 
 @njit
@@ -270,11 +330,16 @@ def expand(
     """
     m, kinds, most, steps = terms.m, terms.kinds, terms.most, terms.steps
     made, room = 0, out_labels.shape[0] - 1
-    before, after, tile = np.empty(8, np.int64), np.empty(8, np.int64), np.empty(8, np.int64)
-    rest = np.empty(8, np.int64)
-    rows = np.empty((3, 64, 4), np.int64)
-    counts, choice = np.empty(3, np.int64), np.empty((3, 4), np.int64)
-    ever = 0
+    columns = labels.shape[1]
+    before, after, whole = np.empty(8, np.int64), np.empty(8, np.int64), np.empty(8, np.int64)
+    rest, tile = np.empty(8, np.int64), np.empty(8, np.int64)
+    rows, counts = np.empty((3, 64, 4), np.int64), np.empty(3, np.int64)
+    parts, owns = np.empty((3, 64, columns), np.int64), np.empty((3, 64, floats.shape[1]))
+    common, views = np.empty((3, 64)), np.empty((3, 64, FORESEEN))
+    ahead, fires, begins = np.empty((3, FORESEEN)), np.empty(3, np.int64), np.empty(3, np.int64)
+    delay, tiles, fill = np.empty(3), np.empty(3), np.empty(3)
+    picked = np.empty((3, 4), np.int64)
+    size, ever = shared_size(m), 0
     for kind in range(kinds.shape[0]):
         if m.reduced[kinds[kind, 0]]:
             ever = 1
@@ -293,7 +358,7 @@ def expand(
             dim, bound = steps[step, 0], steps[step, 1]
             possible = True
             rest[:] = 1
-            left, row = 0, 0
+            left, row, runs = 0, 0, 1.0
             for kind in range(kinds.shape[0]):
                 remaining = most[kind] - label[COUNT + kind] - steps[step, 2 + kind]
                 if remaining < 0:
@@ -303,46 +368,67 @@ def expand(
                 row = row * (most[kind] + 1) + remaining
                 for _ in range(remaining):
                     rest[kinds[kind, 0]] *= kinds[kind, 1]
+                    runs *= kinds[kind, 1]
             if not possible:
                 continue
             after[:] = before
             after[dim] *= bound
+            whole[:] = after * rest
             for o in range(3):
-                counts[o] = options(m, label, o, m.relevant[o, dim], rows[o])
+                count = options(m, label, o, m.relevant[o, dim], rows[o])
+                counts[o] = 0
+                for option in range(count):
+                    at = counts[o]
+                    part, own = parts[o, at], owns[o, at]
+                    part[:] = label
+                    own[:] = x
+                    bits = tried(
+                        terms,
+                        part,
+                        own,
+                        o,
+                        rows[o, option],
+                        before,
+                        after,
+                        reduces,
+                        ever,
+                        tile,
+                    )
+                    if bits >= 0.0:
+                        rows[o, at] = rows[o, option]
+                        common[o, at] = bits
+                        foreseen(terms, part, own, o, after, whole, rest, tile, views[o, at])
+                        counts[o] += 1
             for i in range(counts[0]):
-                choice[0] = rows[0, i]
                 for w in range(counts[1]):
-                    choice[1] = rows[1, w]
+                    if common[0, i] + common[1, w] > size:
+                        continue
                     for r in range(counts[2]):
-                        choice[2] = rows[2, r]
-                        if dim == label[DIM] and x[DEBT] == 0.0 and uneventful(label, choice):
-                            continue  # the same as one loop of both bounds
-                        if not fits(terms, label, x, choice, before, after, reduces, tile):
+                        if common[0, i] + common[1, w] + common[2, r] > size:
                             continue
+                        picked[0], picked[1], picked[2] = rows[0, i], rows[1, w], rows[2, r]
+                        if dim == label[DIM] and x[DEBT] == 0.0 and uneventful(label, picked):
+                            continue  # the same as one loop of both bounds
                         new, y = out_labels[made], out_floats[made]
                         new[:] = label
                         y[:] = x
-                        extended(
-                            m,
-                            terms.limits,
-                            terms.spread,
-                            terms.instances,
-                            new,
-                            y,
-                            dim,
-                            bound,
-                            choice,
-                            before,
-                            reduces,
-                            ever,
-                            tile,
-                        )
+                        taken(new, y, parts[0, i], owns[0, i], 0)
+                        taken(new, y, parts[1, w], owns[1, w], 1)
+                        taken(new, y, parts[2, r], owns[2, r], 2)
+                        y[E] = owns[0, i, E] + owns[1, w, E] + owns[2, r, E] - 2.0 * x[E]
+                        for o in range(3):
+                            fires[o] = picked[o, 2]
+                            begins[o] = picked[o, 0] != label[POS + o]
+                        looped(m, new, y, bound, fires, begins)
+                        new[DIM], new[FACTOR] = dim, bound
                         if left == 0:
                             if not completed(m, new, y, terms.boots, terms.boot_pj):
                                 continue
                             y[FLOOR] = score(terms.aim, y[T], y[E])
                         else:
-                            least = bounded(terms, new, y, after, rest, row, tile)
+                            ahead[0], ahead[1] = views[0, i], views[1, w]
+                            ahead[2] = views[2, r]
+                            least = bounded(terms, new, y, ahead, runs, row, delay, tiles, fill)
                             y[FLOOR] = max(x[FLOOR], least)
                         if y[FLOOR] - y[DEBT] >= cutoff:
                             continue
