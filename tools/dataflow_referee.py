@@ -1,11 +1,12 @@
 """Whether the exact search's referee says what a compiled network's program does, layer by layer.
 
     python tools/dataflow_referee.py resnet18.onnx mobilenet_v2.onnx --target miredo-default
-    python tools/dataflow_referee.py resnet18.onnx --level 3 --execute
+    python tools/dataflow_referee.py resnet18.onnx --level 1 --execute
 
 A layer alone (its instructions only, all inputs there from the start) is cut out of the network's
 program and simulated; the referee makes the layer's program from workload and mapping. Cycles must
-be equal, and pJ to 1e-9. --execute compares all values of the program with the graph's, too.
+be equal, and pJ to 1e-9. The network is compiled layer by layer: no value stays on the chip between
+layers. --execute compares all values of the program with the graph's, too.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-import cimc
+from cimc.compiling import Request, state_after
 from cimc.ir.evaluate import evaluate
+from cimc.ir.tiles import Tiles
+from cimc.kind import Kind, Options, load_kind
+from cimc.passes.allocate import allocate
+from cimc.pipeline.levels import Effort
 from cimc.sim.energy import energy
 from cimc.sim.execute import execute
 from cimc.sim.simulate_plan import plan_streams
@@ -25,6 +30,8 @@ from cimc.target import load_target
 from cimc.targets.sram_cim.exact.referee import Referee, alone, simulated_cycles
 from cimc.targets.sram_cim.layers import Layers, mapped_nest
 from cimc.targets.sram_cim.machine import machine_of
+
+KIND: Kind = load_kind("sram-cim")
 
 
 def main() -> int:
@@ -38,14 +45,17 @@ def main() -> int:
     target = load_target(options.target)
     wrong = 0
     for model in options.models:
-        compiled = cimc.compile(model, target, level=options.level).compiled
-        layers, count, total = Layers(compiled.tiles), 0, 0
-        for layer in compiled.tiles.layers:
+        tiles = state_after(Request(model, target, Effort(options.level)), "tile")
+        assert isinstance(tiles, Tiles)
+        tiles = KIND.map(tiles, target, Options(level=options.level))
+        program = allocate(KIND.lower(tiles, target), target=target)
+        layers, count, total = Layers(tiles), 0, 0
+        for layer in tiles.layers:
             if layer.place != "macro":
                 continue
             heavy = layers.heavy(layer)
             mapped = mapped_nest(layer, heavy, machine_of(target))
-            part = alone(compiled.program, layer.name)
+            part = alone(program, layer.name)
             plan = plan_streams(part, target)
             cycles = simulated_cycles(plan)
             pj = energy(part, target, cycles, plan=plan).total_pj
@@ -62,10 +72,10 @@ def main() -> int:
                 value.name: rng.integers(0, 100, value.type.shape).astype(np.int8)
                 if value.type.dtype == "i8"
                 else rng.integers(0, 100, value.type.shape).astype(np.uint8)
-                for value in compiled.graph.inputs
+                for value in tiles.graph.inputs
             }
-            made = execute(compiled.program, target, inputs)
-            expected = evaluate(compiled.graph, inputs)
+            made = execute(program, target, inputs)
+            expected = evaluate(tiles.graph, inputs)
             same = all((made[name] == array).all() for name, array in expected.items())
             print(f"{model.stem}: executed {'bit-exactly' if same else 'WRONGLY'}")
             wrong += not same
