@@ -100,7 +100,7 @@ def best_mapping(
         asked = str(objective)
         for name in (asked,) if asked in HEURISTICS else HEURISTICS:
             found = annealed(workload, machine, spec, epilogue, name)
-            candidates += [] if found is None else [found]
+            candidates += [] if found is None or any(capacity_faults(found)) else [found]
     if not any(capacity_faults(first)):
         candidates.insert(0, first)
 

@@ -231,6 +231,8 @@ def fits(
 ) -> bool:
     """Whether all levels hold what the mapping keeps there."""
     sums = first_sum(relevant, length, count, dim, bound, cut, use)
+    if sums == 0 and kept[2, 0, LEVEL] > 0.0:  # results that are kept on the chip are complete
+        return False
     for column in range(work.shape[2]):
         work[BUSY, 0, column] = 0.0
     for o in range(3):

@@ -16,9 +16,11 @@ from cimc.ir.graph import Graph
 from cimc.ir.program import Program, walk
 from cimc.ir.tiles import Keep, Tiles, parse_tiles
 from cimc.kind import Options, load_kind
+from cimc.lowering import ConvShape
 from cimc.mapping.machine import OUTPUT
 from cimc.mapping.nest import Mapped, capacity_faults, resolve
 from cimc.mapping.sample import random_nest
+from cimc.mapping.workload import Workload
 from cimc.passes.allocate import allocate, bytes_of
 from cimc.passes.fuse_layers import fuse_layers
 from cimc.passes.keep_resident import keep_resident
@@ -29,6 +31,7 @@ from cimc.target import Target, load_target
 from cimc.targets.sram_cim.homes import Homes, Tenant, placed
 from cimc.targets.sram_cim.layers import Layers
 from cimc.targets.sram_cim.machine import machine_of
+from cimc.targets.sram_cim.search import best_mapping
 
 KIND = load_kind("sram-cim")
 NAMES = ("miredo-default", "edge-digital")
@@ -217,6 +220,23 @@ def test_partial_sums_do_not_go_to_a_kept_result() -> None:
             assert "partial sums would go to gb" in str(next(capacity_faults(mapped)))
             checked += 1
     assert checked or not tiles.keeps
+
+
+@pytest.mark.parametrize("objective", ["latency", "energy"])
+def test_searches_complete_sums_before_they_are_kept(objective: str) -> None:
+    """Many channels, few cells: a search would like to keep partial sums further out."""
+    machine = machine_of(load_target("edge-digital", {"macro.rows": 4, "macro.columns": 4}))
+    levels = tuple(
+        dataclasses.replace(level, holds=(*level.holds[:2], False)) if not place else level
+        for place, level in enumerate(machine.levels)
+    )
+    view = dataclasses.replace(machine, levels=levels)
+    target = load_target("edge-digital", {"macro.rows": 4, "macro.columns": 4})
+    for c in (64, 512):
+        shape = ConvShape(n=1, g=1, k=64, c=c, p=6, q=6, r=3, s=3, h=8, w=8)
+        found = best_mapping(Workload(shape), 1, view, target, Options(objective=objective))
+        assert not any(capacity_faults(found))
+        assert found.sum_level > 1
 
 
 def test_options_reach_the_choice() -> None:
