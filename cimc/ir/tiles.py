@@ -28,7 +28,8 @@ off.
 `keep` lines name values whose home is a memory level of the chip instead of the outermost memory:
 computed ones from the layer that makes them to the last that reads them, constants throughout.
 `fuse [%a, %b] rows 8` runs layers together, each time for as much as 8 rows of the last one's
-result need; the nests of these layers are those of such a band.
+result need; the nests of these layers are those of such a band. With `ahead`, the next band comes
+in, and the last one goes out, while one is computed.
 
 `sums` lines hold the additions of layers whose weights become the program (`cimc.ir.sums`).
 """
@@ -122,9 +123,11 @@ class Fused:
 
     layers: tuple[str, ...]
     rows: int
+    ahead: bool = False  # two buffers for what comes in and goes out
 
     def __str__(self) -> str:
-        return f"fuse [{', '.join(text.name(name) for name in self.layers)}] rows {self.rows}"
+        names = ", ".join(text.name(name) for name in self.layers)
+        return f"fuse [{names}] rows {self.rows}{' ahead' if self.ahead else ''}"
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,7 @@ def parse_tiles(
     while scanner.accept("fuse"):
         names = tuple(_scan_names(scanner))
         scanner.take("rows")
-        fused.append(Fused(names, scanner.integer()))
+        fused.append(Fused(names, scanner.integer(), scanner.accept("ahead")))
     while scanner.accept("layer"):
         layers.append(_scan_layer(scanner))
     sums = tuple(scan_pieces(scanner, tensors or {}))

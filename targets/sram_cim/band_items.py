@@ -7,12 +7,15 @@ loop band 4 {
   ...                                  the second layer, from %a.band to %b.band
   transfer %b <- %b.band               rows of the result
 }
+
+A group that runs `ahead` has second buffers: the next band's rows come in, and the last band's go
+out, while one is computed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cimc.ir.program import (
     BAND,
@@ -31,8 +34,8 @@ from cimc.lowering import Builder, vector_items
 from cimc.lowering.builder import Progress
 from cimc.mapping.machine import NAMES, OUTPUT, WEIGHT, Machine
 from cimc.targets.sram_cim.bands import ANY, Band, Part
-from cimc.targets.sram_cim.homes import Homes, near_weights
-from cimc.targets.sram_cim.instructions import Transfer
+from cimc.targets.sram_cim.homes import Homes, near_weights, second
+from cimc.targets.sram_cim.instructions import Flip, Transfer, second_banks
 from cimc.targets.sram_cim.layers import mapped_nest
 from cimc.targets.sram_cim.lowering import macro_items
 
@@ -51,7 +54,9 @@ def band_items(
     for part in band.inputs.values():
         yield from builder.wait(part.whole)
     yield from _weights(builder, small, homes, band, memory)
-    body: list[Item] = [_load(builder, small, band, part) for part in band.inputs.values()]
+    moves = _Moves(builder, small, band, memory)
+    yield from moves.first()
+    body: list[Item] = [*moves.inward(), *moves.outward_later(results)]
     for layer in band.whole_layers:
         own = band.layer(layer)
         if layer.place == "macro":
@@ -62,8 +67,9 @@ def band_items(
         body += _renamed(items, layer.name)
         for name in layers.leaving(layer):
             body += _edges(band, band.parts[name], layer.name)
-    body += [_store(builder, small, band, band.parts[name]) for name in results]
+    body += moves.outward(results)
     yield Loop(BAND, band.count, tuple(body))
+    yield from moves.last(results)
     for name in results:
         value = builder.producers[name].out
         builder.announce(value, Progress("", 1))
@@ -93,45 +99,115 @@ def _weights(
             )
 
 
-def _rows(band: Band, part: Part, whole: str, small: str) -> tuple[View, View, tuple[Bound, ...]]:
-    """A band's rows in the whole tensor and in a buffer of its own; where they leave the tensor."""
-    _, channels, height, width = part.whole.shape
-    span = part.span
-    first = Affine(span.start) + var(BAND) * span.step
-    axes = (channels, span.rows, width)
-    steps = (height * width, width, 1)
-    outer = View(whole, first * width, tuple(zip(axes, steps, strict=True)))
-    steps = (span.rows * width, width, 1)
-    inner = View(small, Affine(), tuple(zip(axes, steps, strict=True)))
-    last = span.start + span.step * (band.count - 1) + span.rows
-    leaves = span.start < 0 or last > height
-    return outer, inner, (Bound(first, (0, 1, 0), height),) if leaves else ()
+class _Moves:
+    """Bands of tensors on their way in and out: at once, or from and to second buffers."""
 
+    def __init__(self, builder: Builder, small: Builder, band: Band, memory: str) -> None:
+        self.builder, self.small, self.band, self.memory = builder, small, band, memory
+        self.ahead = band.fused.ahead
+        self.seconds: dict[str, str] = {}
 
-def _load(builder: Builder, small: Builder, band: Band, part: Part) -> Transfer:
-    outer, inner, bounds = _rows(band, part, builder.value(part.whole), small.value(part.value))
-    return Transfer(
-        inner,
-        outer,
-        0 if part.beyond == ANY else part.beyond,
-        read_bounds=bounds,
-        read=inner.elements,
-        stored=inner.elements,
-        layer=band.whole_layers[0].name,
-    )
+    def first(self) -> Iterator[Instr]:
+        """What comes in before the loop: the first band, if the loop fetches the next ones."""
+        if self.ahead:
+            for part in self.band.inputs.values():
+                yield self.load(part, self.second(part), Affine())
 
+    def inward(self) -> Iterator[Instr]:
+        """What comes in at the beginning of a band."""
+        for part in self.band.inputs.values():
+            near = self.small.value(part.value)
+            if not self.ahead:
+                yield self.load(part, near, var(BAND))
+                continue
+            yield self.flip(part, near, self.second(part))
+            following = self.load(part, self.second(part), var(BAND) + 1)
+            yield dataclasses.replace(following, when=((BAND, "not-last"),))
 
-def _store(builder: Builder, small: Builder, band: Band, part: Part) -> Transfer:
-    outer, inner, bounds = _rows(band, part, builder.value(part.whole), small.value(part.value))
-    return Transfer(
-        outer,
-        inner,
-        write_bounds=bounds,
-        operand=NAMES[OUTPUT],
-        read=inner.elements,
-        stored=inner.elements,
-        layer=band.whole_layers[-1].name,
-    )
+    def outward(self, results: Sequence[str]) -> Iterator[Instr]:
+        """What goes out, or begins to, at the end of a band."""
+        for name in results:
+            part = self.band.parts[name]
+            near = self.small.value(part.value)
+            if self.ahead:
+                yield self.flip(part, self.second(part), near)
+            else:
+                yield self.store(part, near, var(BAND))
+
+    def outward_later(self, results: Sequence[str]) -> Iterator[Instr]:
+        """The band before goes out at the beginning of the next one."""
+        if self.ahead:
+            for name in results:
+                part = self.band.parts[name]
+                before = self.store(part, self.second(part), var(BAND) + -1)
+                yield dataclasses.replace(before, when=((BAND, "not-first"),))
+
+    def last(self, results: Sequence[str]) -> Iterator[Instr]:
+        """What goes out after the loop."""
+        if self.ahead:
+            for name in results:
+                part = self.band.parts[name]
+                yield self.store(part, self.second(part), Affine(self.band.count - 1))
+
+    def second(self, part: Part) -> str:
+        """The second buffer of a band."""
+        name = part.value.name
+        if name not in self.seconds:
+            kind = part.value.type
+            self.seconds[name] = self.small.local(
+                second(part), self.memory, kind.dtype, kind.elements
+            )
+        return self.seconds[name]
+
+    def flip(self, part: Part, dst: str, src: str) -> Flip:
+        """The two buffers of a band change places."""
+        dims = ((part.value.type.elements, 1),)
+        layer = self.band.fused.layers[0]
+        return Flip(View(dst, Affine(), dims), View(src, Affine(), dims), layer=layer)
+
+    def rows(
+        self, part: Part, whole: str, small: str, place: Affine
+    ) -> tuple[View, View, tuple[Bound, ...]]:
+        """Rows of band `place` in the whole tensor and alone; where they leave the tensor."""
+        _, channels, height, width = part.whole.shape
+        span = part.span
+        start = Affine(span.start) + place * span.step
+        axes = (channels, span.rows, width)
+        steps = (height * width, width, 1)
+        outer = View(whole, start * width, tuple(zip(axes, steps, strict=True)))
+        steps = (span.rows * width, width, 1)
+        inner = View(small, Affine(), tuple(zip(axes, steps, strict=True)))
+        last = span.start + span.step * (self.band.count - 1) + span.rows
+        leaves = span.start < 0 or last > height
+        return outer, inner, (Bound(start, (0, 1, 0), height),) if leaves else ()
+
+    def load(self, part: Part, near: str, place: Affine) -> Transfer:
+        """A band comes in."""
+        outer, inner, bounds = self.rows(part, self.builder.value(part.whole), near, place)
+        return Transfer(
+            inner,
+            outer,
+            0 if part.beyond == ANY else part.beyond,
+            read_bounds=bounds,
+            meanwhile=second_banks(self.ahead, False),
+            read=inner.elements,
+            stored=inner.elements,
+            layer=self.band.fused.layers[0],
+        )
+
+    def store(self, part: Part, near: str, place: Affine) -> Transfer:
+        """A band goes out."""
+        outer, inner, bounds = self.rows(part, self.builder.value(part.whole), near, place)
+        return Transfer(
+            outer,
+            inner,
+            write_bounds=bounds,
+            operand=NAMES[OUTPUT],
+            meanwhile=second_banks(False, self.ahead),
+            read=inner.elements,
+            stored=inner.elements,
+            layer=self.band.fused.layers[-1],
+        )
 
 
 def _edges(band: Band, part: Part, layer: str) -> Iterator[Fill]:

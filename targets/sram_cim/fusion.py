@@ -178,8 +178,12 @@ class _Search:
             if self.layers.open_end(band) or band.build():
                 continue
             if self.need(band, room) <= shares[0] * room:
-                shares.pop(0)
+                share = shares.pop(0)
                 yield fused
+                ahead = sum(part_bytes(part) for part in band.inputs.values())
+                ahead += sum(part_bytes(band.parts[n]) for n in self.layers.leaving(layers[-1]))
+                if self.need(band, room) + ahead <= share * room:
+                    yield dataclasses.replace(fused, ahead=True)
 
     def need(self, band: Band, room: int) -> int:
         """Bytes of a group's bands at the time when they are most, and of weights that stay."""
@@ -245,8 +249,6 @@ class _Search:
         chosen = dataclasses.replace(tiles, layers=tuple(found))
         placed = Layers(chosen)
         beside = Homes(placed, self.machine)
-        cost = 0.0
-        for place in range(first, end):
-            for part in self.cost.parts(placed, beside, place, found[place]):
-                cost += self.weighed(part.cycles, part.energy_pj)
+        figures = self.cost.group(placed, beside, first, placed.bands[fused.layers[0]])
+        cost = self.weighed(figures.cycles, figures.energy_pj)
         return Group(first, fused, tuple(found[first:end]), cost)

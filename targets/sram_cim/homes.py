@@ -23,7 +23,7 @@ from cimc.ir.tiles import Layer
 from cimc.ir.types import numpy_dtype
 from cimc.mapping.machine import INPUT, NAMES, OUTPUT, WEIGHT, Level, Machine
 from cimc.mapping.nest import Mapped
-from cimc.targets.sram_cim.bands import Band, part_bytes
+from cimc.targets.sram_cim.bands import Band, Part, part_bytes
 from cimc.targets.sram_cim.layers import Layers
 
 WEIGHTS = "weights"  # option of a fused layer's nest: they stay on the chip for all bands
@@ -111,11 +111,15 @@ class Homes:
             yield Tenant(
                 part.value.name, self.band_level, first, read[part.value.name], part_bytes(part)
             )
+            if band.fused.ahead:
+                yield Tenant(second(part), self.band_level, first, last, part_bytes(part))
         for place, layer in zip(places, band.whole_layers, strict=True):
             for name in self.layers.leaving(layer):
                 part = band.parts[name]
                 until = max(place, read.get(part.value.name, place))
                 yield Tenant(part.value.name, self.band_level, place, until, part_bytes(part))
+                if band.fused.ahead and place == last:
+                    yield Tenant(second(part), self.band_level, first, last, part_bytes(part))
             if self.has_near_weights(layer):
                 name = self.layers.heavy(layer).w.name
                 near = near_weights(layer, name)
@@ -278,6 +282,11 @@ def uses(layers: Layers, op: Op) -> Iterator[tuple[int, Layer]]:
             yield WEIGHT, layer
         if name in layer.ops:
             yield OUTPUT, layer
+
+
+def second(part: Part) -> str:
+    """The second buffer of a band that comes in ahead, or goes out later."""
+    return f"{part.value.name}.next"
 
 
 def near_weights(layer: Layer, name: str) -> str:

@@ -59,16 +59,41 @@ class NetworkCost:
         return Figures(sum(f.cycles for f in figures), sum(f.energy_pj for f in figures))
 
     def by_layer(self, tiles: Tiles) -> tuple[Figures, ...]:
-        """Figures of each layer; of a fused one, those of all its bands."""
+        """Figures of each layer; those of a group stand at its first layer."""
         layers = Layers(tiles)
         homes = Homes(layers, self.machine)
-        return tuple(
-            self.total(tuple(self.parts(layers, homes, place, layer)))
-            for place, layer in enumerate(tiles.layers)
-        )
+        found = []
+        for place, layer in enumerate(tiles.layers):
+            band = layers.bands.get(layer.name)
+            if band is None:
+                found.append(self.total(tuple(self.parts(layers, homes, place, layer))))
+            elif layer is band.whole_layers[0]:
+                found.append(self.group(layers, homes, place, band))
+            else:
+                found.append(Figures(0.0, 0.0))
+        return tuple(found)
+
+    def group(self, layers: Layers, homes: Homes, first: int, band: Band) -> Figures:
+        """Figures of fused layers, the first of which is at place `first`."""
+        work = [
+            part
+            for place, layer in enumerate(band.whole_layers, first)
+            for part in self.parts(layers, homes, place, layer)
+        ]
+        moves = [
+            _times(self.moved(part, homes, inward), band.count)
+            for layer in band.whole_layers
+            for part, inward in band_moves(layers, band, layer)
+        ]
+        total = self.total((*work, *moves))
+        if not band.fused.ahead:
+            return total
+        computing, moving = sum(f.cycles for f in work), sum(f.cycles for f in moves)
+        hidden = min(computing, moving) * (band.count - 1) / band.count
+        return Figures(total.cycles - hidden, total.energy_pj - hidden * leakage_pj(self.spec))
 
     def parts(self, layers: Layers, homes: Homes, place: int, layer: Layer) -> Iterator[Figures]:
-        """Figures of the parts of a layer."""
+        """Figures of the parts of a layer, all bands; without what comes in and goes out."""
         band = layers.bands.get(layer.name)
         count = 1 if band is None else band.count
         if layer.nest is None:
@@ -80,8 +105,6 @@ class NetworkCost:
             assert isinstance(mapped, Mapped), mapped
             yield _times(evaluate(mapped, self.spec, epilogue_of(layer)), count)
         if band is not None:
-            for part, inward in band_moves(layers, band, layer):
-                yield _times(self.moved(part, homes, inward), count)
             if homes.has_near_weights(layer):
                 value = layers.heavy(layer).w
                 yield self.passage(value.type.bits, 0, homes.band_level)

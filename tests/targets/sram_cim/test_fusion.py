@@ -86,7 +86,9 @@ def grouped(
         end = first + rng.randint(2, min(most, len(tiles.layers) - first))
         last = tiles.graph.producers()[tiles.layers[end - 1].ops[-1]].out.shape[2]
         names = tuple(layer.name for layer in tiles.layers[first:end])
-        fused = dataclasses.replace(tiles, fused=(Fused(names, rng.randint(1, last)),))
+        fused = dataclasses.replace(
+            tiles, fused=(Fused(names, rng.randint(1, last), rng.random() < 0.5),)
+        )
         if not Layers(fused).obstacles:
             return fused
     raise AssertionError("no rows fit")
