@@ -269,7 +269,7 @@ def tried(
         x[E] += x[PJ + o]
         fired(m, label, x, o)
     label[SHUT + o] = choice[3]
-    return common
+    return float(common)
 
 
 @njit
