@@ -151,6 +151,8 @@ class _Search:
                 sizes.append({})
                 continue
             mapped = self.mapping(layer, homes.view(place))
+            if any(capacity_faults(mapped)):
+                return None
             layers.append(dataclasses.replace(layer, nest=nest_of(mapped)))
             sizes.append(tile_bytes(mapped))
         if homes.placed(sizes) is None:
