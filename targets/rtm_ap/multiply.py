@@ -216,7 +216,8 @@ class _Multiply:
         self.words = words_of(self.held, self.cut.values)
         self.slots = room.slots(self.cut.values)
         self.pricer = Pricer(self.ap)
-        self.steady()
+        if self.cut.trips > 1:
+            self.steady()
 
     def steady(self) -> None:
         """Bring the columns to where they are after the first step in time."""
