@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from cimc.conformance.samples import Sketch, sample_inputs
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Graph
+from cimc.ir.tiles import Nest, Spatial, TemporalLoop, Tiles
 from cimc.kind import Kind, Options, load_kind
+from cimc.mapping.objective import Objective
+from cimc.mapping.workload import Workload
 from cimc.passes.allocate import allocate
 from cimc.passes.fuse_layers import fuse_layers
 from cimc.passes.tile import tile
 from cimc.sim.energy import energy
 from cimc.sim.execute import execute
 from cimc.sim.simulate_plan import plan_streams
-from cimc.target import load_target
-from cimc.targets.sram_cim.exact.referee import Referee, alone, simulated_cycles
+from cimc.target import Target, load_target
+from cimc.targets.sram_cim.exact import Problem, solve
+from cimc.targets.sram_cim.exact.referee import Referee, alone, referee, simulated_cycles
 from cimc.targets.sram_cim.layers import Layers, mapped_nest
 from cimc.targets.sram_cim.machine import machine_of
 
@@ -59,3 +65,63 @@ def test_layers_cost_what_the_referee_says(name: str, level: int) -> None:
     made = execute(program, target, inputs)
     for value, array in evaluate(graph, inputs).items():
         assert (made[value] == array).all(), value
+
+
+def test_optimal_mappings_execute_bit_exactly() -> None:
+    """With second buffers filled in pieces, and sums that pass their level."""
+    target = load_target("miredo-default", {"memory.macro.size_bits": 128, "cores": 2})
+    s = Sketch("optimal")
+    x = s.input((1, 16, 16, 16))
+    sums = s.conv(x, 64, (3, 3), pads=(1, 1, 1, 1))
+    graph = fuse_layers(s.graph(s.requant(sums)))
+    tiles = tile(graph, target=target)
+    layers = Layers(tiles)
+    (layer,) = tiles.layers
+    workload = layers.heavy(layer).workload
+    problem = Problem(workload, 1, Objective.parse("latency"))
+    seen = ""
+    for bound, by in (("dram", "c"), ("gb", "r")):
+        nest = _by_hand(workload, bound, by)
+        mapped = dataclasses.replace(tiles, layers=(dataclasses.replace(layer, nest=nest),))
+        seen += _executed(graph, mapped, target)
+    assert ".done" in seen
+    solution = solve(problem, target, time_limit=None, gap=0.1)
+    found = dataclasses.replace(tiles, layers=(dataclasses.replace(layer, nest=solution.nest),))
+    _executed(graph, found, target)
+    assert solution.latency == referee(solution.nest, workload, 1, target)[0]
+
+
+def _by_hand(workload: Workload, results: str, reduced: str) -> Nest:
+    """Partial sums in ob, finished from there into `results`; weights and inputs loaded ahead."""
+    outer, inner = ("c", 2), ("r", 3)
+    if reduced == "r":
+        outer, inner = inner, outer
+    rows = [
+        ("p", 4, "dram", "dram", results if results == "dram" else "dram"),
+        ("k", 2, "dram", "dram", results),
+        (*outer, "gb", "gb", "ob"),
+        ("p", 4, "gb", "gb", "ob"),
+        ("q", 8, "gb", "macro", "ob"),
+        ("s", 3, "ib", "macro", "oreg"),
+        (*inner, "ib", "macro", "oreg"),
+    ]
+    loops = tuple(TemporalLoop(dim, bound, (i, w, o)) for dim, bound, i, w, o in rows)
+    spatial = (
+        Spatial("cores", (("q", 2),)),
+        Spatial("rows", (("c", 8),)),
+        Spatial("columns", (("k", 16),)),
+    )
+    left = {"k": 2}  # 64 = 16 columns * 2 * 2
+    loops = (TemporalLoop("k", left["k"], ("dram", "dram", "dram")), *loops)
+    double = (("gb", "I"), ("gb", "W"), ("ib", "I"))
+    return Nest(tuple(workload.dims.items()), spatial, loops, double)
+
+
+def _executed(graph: Graph, tiles: Tiles, target: Target) -> str:
+    """Run the program, compare all values; its text."""
+    program = allocate(KIND.lower(tiles, target), target=target)
+    inputs = sample_inputs(graph)
+    made = execute(program, target, inputs)
+    for value, array in evaluate(graph, inputs).items():
+        assert (made[value] == array).all(), value
+    return str(program)
