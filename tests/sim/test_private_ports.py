@@ -22,12 +22,10 @@ from cimc.sim import private_ports
 from cimc.sim import private_ports_fast as fast
 from cimc.sim.private_ports import simulate_private
 from cimc.sim.private_ports_fast import closed_forms
-from cimc.sim.private_ports_optimum import Optimum, optimum
 from cimc.sim.private_ports_recurrence import recurrence
 from cimc.sim.private_ports_schedule import Schedule, private_schedule
 from cimc.target import Target, load_target
 from cimc.targets.sram_cim.machine import machine_of
-from cimc.targets.sram_cim.stationary import primes
 
 LEVELS = {
     "1": "dram",
@@ -261,60 +259,3 @@ def test_batch_equals_the_recurrence() -> None:
         expected = recurrence(mapped, target)
         assert figures[0] == pytest.approx([expected.latency] * 2, rel=1e-12)
         assert figures[1] == pytest.approx([expected.energy_pj] * 2, rel=1e-12)
-
-
-# --- optima ---
-
-OPTIMA = (
-    ("default", "c32 k8", "cores k8 rows c16", 52),
-    ("default", "c96 k4", "rows c32 columns k2", 96),
-    ("default", "c6 k144", "rows c3 columns k16", 236),
-    ("transformer", "c32 k32 p32 g2", "cores p8 g2 rows c32 columns k16", 182),
-    ("default", "c64 k64 p7 q7", "cores k8 rows c32 columns k8", 1693),
-)
-
-
-@pytest.mark.parametrize(("name", "shape", "spatial", "latency"), OPTIMA)
-def test_published_optima_are_found_and_proven(
-    name: str, shape: str, spatial: str, latency: int
-) -> None:
-    target = load_target(f"miredo-{name}")
-    empty = nest_of(Vector("", name, shape, spatial, "", "", 0, 0))
-    found = optimum(shape_of(shape), target, empty.spatial)
-    assert found.latency == latency
-    assert found.is_proven
-    assert simulate_private(found.nest, target, shape_of(shape)).latency == latency
-
-
-@pytest.mark.parametrize("name", ["L3", "L5"])
-def test_no_worse_than_published_mappings(name: str) -> None:
-    (vector,) = (vector for vector in VECTORS if vector.name == name)
-    target = load_target("miredo-default")
-    shape = shape_of(vector.shape)
-    found = optimum(shape, target, nest_of(vector).spatial, width=300, first_width=300)
-    assert found.latency < vector.latency
-    assert found.bound <= found.latency
-    assert simulate_private(found.nest, target, shape).latency == found.latency
-
-
-def test_no_random_mapping_beats_an_optimum() -> None:
-    target = load_target("miredo-default")
-    machine = machine_of(target)
-    shape = ConvShape(1, 1, 8, 6, 4, 3, 3, 1, h=6, w=3)
-    best: dict[tuple[Spatial, ...], Optimum] = {}
-    compared = 0
-    for seed in range(4000):
-        nest = random_nest(Workload(shape), machine, random.Random(seed), exact=True)
-        factors = sum(len(primes(loop.bound)) for loop in nest.loops)
-        if factors > 4 or (nest.spatial not in best and len(best) == 6):
-            continue
-        try:
-            latency = fast.latency(private_schedule(nest, target, Workload(shape)))
-        except FitError:
-            continue
-        if nest.spatial not in best:
-            best[nest.spatial] = optimum(shape, target, nest.spatial)
-        assert best[nest.spatial].is_proven
-        assert latency >= best[nest.spatial].latency
-        compared += 1
-    assert compared > 20

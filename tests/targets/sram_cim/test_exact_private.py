@@ -122,6 +122,26 @@ def test_without_time_the_best_mapping_by_rule_and_the_root_bound() -> None:
     assert better.is_proven(0.01)
 
 
+@pytest.mark.parametrize("text", ["latency", "energy", "edp", "0.5*latency+0.001*energy"])
+def test_no_random_mapping_beats_an_optimum(text: str) -> None:
+    target, objective = load_target("miredo-default"), Objective.parse(text)
+    workload = Workload(ConvShape(1, 1, 8, 6, 4, 3, 3, 1, h=6, w=3))
+    found = solve(Problem(workload, 1, objective, "private"), target, time_limit=None)
+    assert found.bound == pytest.approx(found.cost, rel=1e-12)
+    compared = 0
+    for seed in range(300):
+        nest = random_nest(workload, machine_of(target), random.Random(seed), exact=True)
+        try:
+            schedule = private_schedule(nest, target, workload)
+        except FitError:
+            continue
+        cycles = fast.latency(schedule)
+        pj = sum(schedule.energy_pj.values()) + cycles * schedule.leakage_pj
+        assert objective.score(cycles, pj) >= found.cost * (1 - 1e-12)
+        compared += 1
+    assert compared > 250
+
+
 # --- brute force ---
 
 
