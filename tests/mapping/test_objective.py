@@ -1,0 +1,45 @@
+"""What searches minimize, as text and as numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from cimc.errors import UsageError
+from cimc.mapping.objective import Objective
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("latency", 10.0),
+        ("energy", 4.0),
+        ("edp", 40.0),
+        ("0.5*latency+2*energy", 13.0),
+        (" 0.5 * latency + 2.0 * energy ", 13.0),
+        ("energy+energy", 8.0),
+    ],
+)
+def test_scores_and_round_trip(text: str, score: float) -> None:
+    objective = Objective.parse(text)
+    assert objective.score(10.0, 4.0) == score
+    assert Objective.parse(str(objective)) == objective
+
+
+@pytest.mark.parametrize(
+    ("text", "need"),
+    [
+        ("speed", "each term is [WEIGHT*]latency or [WEIGHT*]energy"),
+        ("", "each term is [WEIGHT*]latency or [WEIGHT*]energy"),
+        ("latency*2", "each term is [WEIGHT*]latency or [WEIGHT*]energy"),
+        ("2*edp", "each term is [WEIGHT*]latency or [WEIGHT*]energy"),
+        ("-1*latency", "weights that are numbers of at least 0"),
+        ("nan*energy", "weights that are numbers of at least 0"),
+        ("0*energy", "a weight above 0"),
+    ],
+)
+def test_nonsense_is_refused(text: str, need: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Objective.parse(text)
+    (fault,) = caught.value.faults
+    assert fault.need == need
+    assert fault.have == (text or "nothing")
