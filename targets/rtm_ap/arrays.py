@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import Fault, InternalError, VerifyError
+from cimc.errors import Fault, VerifyError
 from cimc.ir.program import Machine
 from cimc.targets.rtm_ap import isa
 from cimc.targets.rtm_ap.pass_tables import packed_tables
@@ -109,7 +109,9 @@ class PackedArrays:
                 raise unwritten(word, divmod(why, span.domains))
             if why == isa.CLASH:
                 raise clashing(word)
-            raise InternalError(Fault(f"{word} cannot be decoded", have=str(why)))
+            if why == isa.OUTSIDE:
+                raise VerifyError(Fault(f"column operation `{word}` needs cells outside the array"))
+            raise VerifyError(Fault(f"column operation `{word}` cannot be decoded"))
 
 
 class _Noted:

@@ -50,6 +50,7 @@ _LESS_THAN_0, _LESS_THAN_1 = _TABLE["less-than-0"], _TABLE["less-than-1"]
 # what a controller remembers between words: words so far, dst slot, held slot, held inverted
 FRESH = (0, -1, -1, 0)
 NO_DST, NO_HELD, BAD_OPCODE, CLASH = isa.NO_DST, isa.NO_HELD, isa.BAD_OPCODE, isa.CLASH
+OUTSIDE = isa.OUTSIDE
 
 
 @njit_inner
@@ -105,14 +106,10 @@ def _compared(
     return n
 
 
-@njit
-def expand(
+@njit_inner
+def _expanded(
     code: Number, slots: Codes, memory: Ints, columns: int, domains: int, carries: int, steps: Ints
 ) -> int:
-    """The steps of one word, as `isa.Controller` has them; returns how many, or why not (< 0).
-
-    `memory` is the controller's: words so far, dst, held, held inverted.
-    """
     opcode, width, shift = code & 0x1F, code >> 5 & 0x3F, code >> 11 & 0x1F
     invert, dead, name = code >> 16 & 1, code >> 17 & 1, code >> 18
     slot = np.int64(slots[name if opcode < _FIRST_WITH_CONSTANT else 0])
@@ -264,3 +261,21 @@ def expand(
             table = _DIFF_FIRST if bit == 0 else _DIFF_BIT
         n = _put(steps, n, table, a, b, carry, cell_of(dst, bit, domains), 0, 1)
     return _put(steps, n, WRITE_0, -1, -1, -1, carry, 0, 1)
+
+
+@njit
+def expand(
+    code: Number, slots: Codes, memory: Ints, columns: int, domains: int, carries: int, steps: Ints
+) -> int:
+    """The steps of one word, as `isa.Controller` has them; returns how many, or why not (< 0).
+
+    `memory` is the controller's: words so far, dst, held, held inverted.
+    """
+    if code & 0x1F < _FIRST_WITH_CONSTANT and code >> 18 >= len(slots):
+        return OUTSIDE
+    n = _expanded(code, slots, memory, columns, domains, carries, steps)
+    for s in range(n):
+        for role in range(4):
+            if not -1 <= steps[s, 1 + role] < columns * domains:
+                return OUTSIDE
+    return n

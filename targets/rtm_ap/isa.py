@@ -47,7 +47,7 @@ ACROSS, ALONG, DOWN = range(3)
 LAYOUTS = ("across", "along", "down")
 NOT = 1  # flag: the operand is complemented; with mul: the key is two's complement
 DEAD = 2  # flag: the operand may be destroyed; with mul: the held operand is two's complement
-NO_DST, NO_HELD, BAD_OPCODE, CLASH = -1, -2, -3, -4  # why a word cannot run
+NO_DST, NO_HELD, BAD_OPCODE, CLASH, OUTSIDE = -1, -2, -3, -4, -5  # why a word cannot run
 MAX_SLOTS, MAX_COLUMNS, MAX_DOMAINS, MAX_BITS = 1 << 14, 1 << 12, 1 << 8, 63
 
 WRITE_0, WRITE_1, FORGET = len(NAMES), len(NAMES) + 1, len(NAMES) + 2  # steps that are no tables

@@ -6,6 +6,9 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
+
+from cimc.ir.graph import digest_of
 from cimc.ir.program import (
     Combine,
     Instr,
@@ -19,6 +22,7 @@ from cimc.ir.program import (
     instr_text,
     views,
 )
+from cimc.targets.rtm_ap import ApLoad, ApRun, isa
 
 Mutant = tuple[str, Program]
 Place = tuple[int, int]  # 0 for setup or the stream's number + 1; which of its instructions
@@ -111,8 +115,37 @@ def forgotten(program: Program) -> Iterator[Mutant]:
             )
 
 
+def narrowed(program: Program) -> Iterator[Mutant]:
+    """Column operations of racetrack arrays with one bit less, or inputs loaded with one less."""
+    buffers = program.buffer_map()
+    codes: dict[str, None] = {}
+    for instr, place in _instrs(program):
+        if isinstance(instr, ApLoad) and instr.bits > 1:
+            what = f"{instr_text(instr)} with {instr.bits - 1} bits"
+            yield (
+                what,
+                _changed(program, {place: (dataclasses.replace(instr, bits=instr.bits - 1),)}),
+            )
+        if isinstance(instr, ApRun):
+            codes[instr.code.buffer] = None
+    for name in codes:
+        init = buffers[name].init
+        words = program.tensors[str(init)].astype(np.uint32)
+        wide = (words >> isa.WIDTH_AT & 0x3F > 1) & (words & 0x1F != isa.INTO)
+        if not wide.any():
+            continue
+        words[wide] -= np.uint32(1 << isa.WIDTH_AT)
+        digest = digest_of(words)
+        held = tuple(
+            dataclasses.replace(buffer, init=digest) if buffer.name == name else buffer
+            for buffer in program.buffers
+        )
+        tensors = {**program.tensors, digest: words}
+        yield f"{name}: widths of one bit less", _replaced(program, buffers=held, tensors=tensors)
+
+
 MUTATIONS: tuple[Callable[[Program], Iterator[Mutant]], ...] = (
-    dropped, impatient, swapped, clamped, misplaced, forgotten,
+    dropped, impatient, swapped, clamped, misplaced, forgotten, narrowed,
 )  # fmt: skip
 
 

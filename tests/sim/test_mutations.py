@@ -6,6 +6,7 @@ import functools
 import random
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 from cimc.conformance.samples import sample_graphs
@@ -16,7 +17,7 @@ from cimc.sim.execute import execute
 from cimc.target import Target, load_target
 from tests.sim.mutants import MUTATIONS, Mutant
 
-TARGETS = ("reram-128", "miredo-default", "edge-digital")
+TARGETS = ("reram-128", "miredo-default", "edge-digital", "rtm-ap")
 SAMPLES = ("residual", "pooled")
 TRIED = 12  # mutants of one kind and program, drawn with a fixed seed
 
@@ -36,7 +37,8 @@ def compiled(target: str, sample: str) -> Compiled:
 def passes(program: Program, made: Compiled, target: str) -> bool:
     """Whether the program computes what the graph means."""
     try:
-        found = execute(program, target_named(target), made.inputs)
+        with np.errstate(all="ignore"):  # scales read from elsewhere may be any number
+            found = execute(program, target_named(target), made.inputs)
     except (VerifyError, StallError):
         return False
     return all((found[name] == array).all() for name, array in made.wanted.items())

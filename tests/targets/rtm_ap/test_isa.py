@@ -7,6 +7,7 @@ import pytest
 
 from cimc.errors import VerifyError
 from cimc.targets.rtm_ap import isa
+from cimc.targets.rtm_ap.arrays import PackedArrays
 from cimc.targets.rtm_ap.expand_kernels import FRESH, MAX_STEPS, expand
 from cimc.targets.rtm_ap.isa import (
     ACROSS,
@@ -207,3 +208,12 @@ def test_two_domains_of_a_column_at_once_are_refused() -> None:
         arrays.store(slots, np.zeros((3, SPAN.lines), np.int64))
         with pytest.raises(VerifyError, match="two domains of one column at once"):
             arrays.run(words, slots, 1)
+
+
+def test_words_that_reach_outside_the_array_are_refused() -> None:
+    """A damaged program must not touch memory that is no cell."""
+    table = slot_table([Slot(SPAN.columns - 2, 0, ACROSS, 8), Slot(0, 0, ACROSS, 8)])
+    for word in (Word(isa.INTO, 0, 8), Word(isa.INTO, 9, 8)):
+        arrays = PackedArrays(SPAN)
+        with pytest.raises(VerifyError, match="needs cells outside the array"):
+            arrays.run(isa.encoded([word]), table, 1)
