@@ -235,7 +235,7 @@ def _faults(problem: ValidationError, path: Path, spec: type[BaseModel]) -> list
         if item["type"] == "value_error":  # keys that contradict each other, by the kind's rules
             rules = item["msg"].removeprefix("Value error, ").split("; ")
             help = "change one of the keys that it names, in the file or with --set"
-            found += [Fault(f"{path}: {rule}", help=help, code="CIM2008") for rule in rules]
+            found += [Fault(f"{path}: {rule}", help=help, code="CIM2009") for rule in rules]
             continue
         key = ".".join(str(part) for part in item["loc"])
         hint = ""

@@ -1,7 +1,7 @@
 """What a pass tells while it works: it reaches the observers of the pipeline that runs.
 
-    tell(Searching(total=12, done=(...), running=(...)))       in a pass or a machine kind
-    def told(self, place, news): ...                            in an observer
+tell(Searching(total=12, done=(...), running=(...)))       in a pass or a machine kind
+def told(self, place, news): ...                            in an observer
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def gap_of(cost: float, bound: float) -> float:
 def network(searched: Sequence[Searched]) -> tuple[float, float]:
     """Cost and bound of all layers one after the other.
 
-        sums      sum of costs, sum of bounds
-        product   sum of cycles times sum of pJ;  (sum of sqrt(bound))^2   [Cauchy-Schwarz]
+    sums      sum of costs, sum of bounds
+    product   sum of cycles times sum of pJ;  (sum of sqrt(bound))^2   [Cauchy-Schwarz]
     """
     times = [len(item.layers) for item in searched]
     if any(item.objective == "edp" for item in searched):

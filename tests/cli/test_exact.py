@@ -121,7 +121,7 @@ def test_constraints_that_contradict_each_other(cimc: Cimc, model: Path) -> None
         "memory.gb.double has W, which it does not hold",
         "memory.gb.double has O, which it does not hold",
     ]
-    assert {fault["code"] for fault in faults} == {"CIM2008"}
+    assert {fault["code"] for fault in faults} == {"CIM2009"}
 
 
 @pytest.mark.parametrize("effort", [("-O2",), LIMIT])

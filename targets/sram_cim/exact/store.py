@@ -252,4 +252,4 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _ignored(path: Path, reason: str) -> None:
     help = "it is written anew"
-    warn(Fault(f"{path} is damaged and ignored", have=reason, help=help, code="CIM4020"))
+    warn(Fault(f"{path} is damaged and ignored", have=reason, help=help, code="CIM4023"))
