@@ -9,7 +9,8 @@ on the best one, and by the weight-stationary rule. Each mapping's closed form s
 simulator's figures: shared ports the model of `timing` and the emitted program, private ports the
 recurrence and MIREDO's simulator. Errors are model / simulator - 1. "picked": in how many layers
 the model's best of the good mappings is the simulator's best, too; "loss": how much worse it is
-where it is not.
+where it is not. "bounds": how far below the simulator the exact search's bounds of the good
+mappings lie (shared ports).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from cimc.sim.private_ports_recurrence import recurrence
 from cimc.target import Target, load_target
 from cimc.targets.sram_cim.anneal import annealed
 from cimc.targets.sram_cim.exact.problem import CostModel, Figures, Problem
+from cimc.targets.sram_cim.exact.shared_bound import bound
 from cimc.targets.sram_cim.exact.solve import model_of
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import nest_of
@@ -103,7 +105,7 @@ def closed_form(timing: str, target: Target) -> Callable[[Mapped], Figures]:
 
     def private(mapped: Mapped) -> Figures:
         found = recurrence(mapped, target)
-        return Figures(found.cycles, found.energy_pj)
+        return Figures(found.latency, found.energy_pj)
 
     return shared if timing == "shared" else private
 
@@ -115,7 +117,7 @@ def main() -> None:
     parser.add_argument("--timing", choices=["shared", "private"], default="shared")
     parser.add_argument("--random", type=int, default=4, help="random mappings of each layer")
     options = parser.parse_args()
-    errors = {"random": Errors(), "optimized": Errors()}
+    errors = {"random": Errors(), "optimized": Errors(), "bounds": Errors()}
     picked = dict.fromkeys(OBJECTIVES, 0)
     losses: dict[str, list[float]] = {name: [] for name in OBJECTIVES}
     rng = random.Random(1)
@@ -141,9 +143,16 @@ def main() -> None:
             pair = compared(mapped)
             if pair is not None:
                 errors["random"].add(pair)
-        pairs = [pair for mapped in good(workload, target) if (pair := compared(mapped))]
-        for pair in pairs:
+        pairs = []
+        for mapped in good(workload, target):
+            pair = compared(mapped)
+            if pair is None:
+                continue
+            pairs.append(pair)
             errors["optimized"].add(pair)
+            if options.timing == "shared":
+                least = bound(mapped, 1, target)
+                errors["bounds"].add((Figures(least.cycles, least.energy_pj), pair[1]))
         for name in OBJECTIVES:
             objective = Objective.parse(name)
             scores = [tuple(objective.score(f.cycles, f.energy_pj) for f in pair) for pair in pairs]
