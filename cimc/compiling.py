@@ -47,7 +47,8 @@ def compile_request(request: Request) -> Compiled:
     history = history_of(model, options, pipeline_text(steps), request.clock.seconds)
     history = dataclasses.replace(history, stages=tuple(dataclasses.asdict(s) for s in stages))
     rows = model.coverage(kept.tiles)
-    target, graph, tiles = request.target, kept.graph, kept.tiles
+    target, graph = request.target, kept.graph
+    tiles = dataclasses.replace(kept.tiles, sums=())  # they are in the program now
     return Compiled(
         kept.program, target, graph, tiles, history, rows, model.quantized, kept.searched
     )
