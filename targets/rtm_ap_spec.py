@@ -54,7 +54,8 @@ class Ap(Table):
     realign_reach: PositiveInt  # the code tells a track that is off by up to so many domains
     realign_cycles: PositiveInt  # one check of a column, all rows at once, and what it mends
     realign_pj: NonNegative  # one check of one track
-    documented: dict[str, tuple[NonNegative, ...]] = {}  # what sources say of keys assumed here
+    # what sources say of keys that are assumed here
+    documented: dict[str, tuple[NonNegative, ...]] = Field(default_factory=dict)
     area_mm2: NonNegative = 0.0  # one array with its periphery
     controller_mm2: NonNegative = 0.0
 
