@@ -78,6 +78,18 @@ def test_steps_can_be_left_out() -> None:
     assert not kept.tiles.keeps
 
 
+def test_other_kinds_know_no_steps() -> None:
+    target = load_target("isaac")
+    kept = Milestones(Clock())
+    kept.keep(sample())
+    stages = build_network(kept, Effort().machine_steps(), target, "latency")
+    assert stages == ()
+    assert kept.tiles is not None
+    assert not kept.tiles.keeps
+    assert not kept.tiles.fused
+    assert kept.program is not None
+
+
 def test_dumps_are_numbered_through(tmp_path: Path) -> None:
     built(Effort(), tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".safetensors")

@@ -2,7 +2,12 @@
 
 Convs and matmuls of integers run in the macros, also those with two computed operands; everything
 else in the vector units. All cores work on one layer at a time: weights stream through the macros
-as the layer's mapping says. `search` chooses mappings, `lowering` writes the instructions.
+as the layer's mapping says. `search` chooses mappings, `lowering` writes the instructions of a
+layer, `network` those of all.
+
+Across layers, `homes` says where values lie that never leave the chip, `residency` chooses them;
+`bands` are what fused layers work on, `band_items` writes their instructions, `fusion` chooses
+them; `network_cost` adds up what the choices compare.
 """
 
 from __future__ import annotations
