@@ -453,11 +453,11 @@ def uneventful(label: Ints, choice: Ints) -> bool:
 def excess(a: Floats, b: Floats, left: float, weights: Floats, label: Ints) -> float:
     """How much more than the same nest around b one around a can cost, at most.
 
-    weights: of a cycle more, of a pJ more, of a pJ less; label: of both
+    weights: of a cycle more, of a pJ more, of a pJ less; label: of both. What bounds the latency is
+    a chain of activations and the delays between them, or a level's timer. A timer of a matters as
+    far as it exceeds both the same timer of b and b's chain of activations.
     """
-    delay = 0.0
-    fill = 0.0
-    timer = 0.0
+    delay, fill, timer = 0.0, 0.0, 0.0
     for o in range(3):
         later = 0.0
         if label[TIGHT + o] and o < 2:
@@ -465,10 +465,13 @@ def excess(a: Floats, b: Floats, left: float, weights: Floats, label: Ints) -> f
         delay = max(delay, a[D + o] - b[D + o] + later)
         fill = max(fill, a[F + o] - b[F + o])
         for at in range(4 * o, 4 * o + POSITIONS):
-            more = max(0.0, a[Q + at] - b[Q + at])
-            timer = max(timer, more + (left - 1.0) * max(0.0, a[R + at] - b[R + at]))
-    back = max(0.0, a[F + 2] - b[F + 2])
-    cycles = left * max(0.0, a[T] - b[T]) + (left - 1.0) * delay + max(fill, 0.0) + timer + back
+            own = max(0.0, a[Q + at] - b[Q + at])
+            own += (left - 1.0) * max(0.0, a[R + at] - b[R + at])
+            chain = max(0.0, a[Q + at] - b[F + o] - b[T])
+            chain += (left - 1.0) * max(0.0, a[R + at] - b[T])
+            timer = max(timer, min(own, chain))
+    chain = left * (a[T] - b[T]) + (left - 1.0) * delay + fill
+    cycles = max(chain, timer + fill, 0.0) + max(0.0, a[F + 2] - b[F + 2])
     pj = left * (a[E] - b[E])
     return float(weights[0] * cycles + (weights[1] if pj > 0.0 else weights[2]) * pj)
 
