@@ -181,6 +181,10 @@ class Outlines:
             pending[size] = []
             kept.append(labels)
             for made in self.expanded(labels, floats, cutoff, self.terms):
+                if stop():  # what these lead to is not known any more
+                    self.is_complete = False
+                    self.leave([(labels, floats, labels)])
+                    break
                 sizes = made[0][:, outline.COUNT :].sum(axis=1)
                 for larger in np.unique(sizes):
                     rows = np.flatnonzero(sizes == larger)

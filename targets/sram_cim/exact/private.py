@@ -75,14 +75,15 @@ class PrivatePorts:
 
     def explore(self, factors: Factors, objective: Objective, limits: Limits) -> Exploration:
         """Search the outlines of the mappings with these spatial loops."""
-        if factors not in self.known:
-            self.known[factors] = Outlines(self.workload, self.target, factors, objective)
-        outlines = self.known[factors]
+        outlines = self.known.get(factors)
+        if outlines is None:
+            outlines = Outlines(self.workload, self.target, factors, objective)
         if not outlines.kinds:
             return self._without_loops(outlines, objective)
-        if limits.effort == 0:
+        if limits.effort == 0:  # most choices end here: nothing of them is kept
             least = outlines.least()
             return Exploration(least[2], (), 1, least[2] >= limits.cutoff)
+        self.known[factors] = outlines
         effort = min(limits.effort, len(WIDTHS) - 1)
         least = outlines.least()
         before = outlines.nodes
@@ -97,6 +98,8 @@ class PrivatePorts:
         )
         is_final = found.is_complete and (limits.slack > 0.0 or is_exhaustive)
         is_final = is_final or limits.effort >= len(WIDTHS) - 1
+        if is_final:
+            del self.known[factors]
         return Exploration(found.bound, found.nests, outlines.nodes - before, is_final)
 
     def _without_loops(self, outlines: Outlines, objective: Objective) -> Exploration:
