@@ -113,7 +113,7 @@ def test_a_bias_of_floats_goes_into_the_requant() -> None:
     bias, gain = after.tensor(requant.bias), after.tensor(requant.gain)
     assert bias is not None
     assert gain is not None
-    units = bias / gain  # any number that changes no result
+    units = bias.astype(np.float64) / gain.astype(np.float64)  # any number that changes no result
     assert abs(units[0] - 1.0 / (0.1037 * 0.02)) <= 1
     assert abs(units[1] - -3.0 / (0.1037 * 0.5)) <= 1
 
