@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 
 from cimc.conformance.samples import sample_graphs, sample_inputs
-from cimc.conformance.target import Result, tried
+from cimc.conformance.target import Result, refusal, tried
+from cimc.errors import UnsupportedError
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Graph
 from cimc.ir.text import Literal
@@ -26,11 +27,18 @@ def check_pass(
     target: Target | None = None,
     steps: int = 0,
 ) -> Iterator[Result]:
-    """Try a pass on every sample; quantized outputs may change by `steps`, others not at all."""
+    """Try a pass on every sample; quantized outputs may change by `steps`, others not at all.
+
+    A pass may refuse a sample with a fault that says where and why.
+    """
     for graph in sample_graphs():
         subject = f"{known.name} on {graph.name}"
         before = str(graph)
-        after = known.run(graph, options or {}, target)
+        try:
+            after = known.run(graph, options or {}, target)
+        except UnsupportedError as problem:
+            yield refusal("accepts", subject, problem)
+            continue
         if not isinstance(after, Graph):
             yield Result("gives a graph", subject, "failed", type(after).__name__)
             return

@@ -92,7 +92,7 @@ def sample_results(
         try:
             made = compile_sample(graph, target, level)
         except (UnsupportedError, FitError) as problem:
-            yield _refusal(subject, problem)
+            yield refusal("compiles", subject, problem)
             return
         except CimcError as problem:
             yield Result("compiles", subject, "failed", str(problem))
@@ -122,11 +122,12 @@ def compile_sample(graph: Graph, target: Target, level: int) -> Compiled:
     return Compiled(graph, kept, inputs, evaluate(graph, inputs))
 
 
-def _refusal(subject: str, problem: CimcError) -> Result:
+def refusal(check: str, subject: str, problem: CimcError) -> Result:
+    """Refused, if every fault says where and why; else failed."""
     bare = [fault for fault in problem.faults if not (fault.where and (fault.need or fault.have))]
     if bare:
         return Result("refusals say why", subject, "failed", str(problem))
-    return Result("compiles", subject, "refused", problem.faults[0].where)
+    return Result(check, subject, "refused", problem.faults[0].where)
 
 
 def tried(check: str, subject: str, run: Callable[[], str]) -> Result:

@@ -14,14 +14,17 @@ from cimc.pipeline import passes
 from cimc.pipeline.passes import all_passes, graph_pass, pass_named
 
 STEPS = {"fixed-point": 1}  # rounds halves up where float rounds them to even
+REFUSING = {"require-ternary"}  # there to refuse models
 NAMES = [known.name for known in all_passes() if known.takes is known.gives is Graph]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_built_in_passes(name: str) -> None:
     results = list(check_pass(pass_named(name), steps=STEPS.get(name, 0)))
-    assert len(results) > 100
-    assert [result for result in results if result.outcome != "passed"] == []
+    assert len(results) > 90
+    allowed = {"passed", "refused"} if name in REFUSING else {"passed"}
+    assert [result for result in results if result.outcome not in allowed] == []
+    assert {result.outcome for result in results} == allowed
 
 
 def test_a_bad_pass_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
