@@ -56,17 +56,12 @@ def price(words: list[Word], slots: list[Slot], ap: Ap, times: int = 1) -> Price
         *((TABLES[name], 2) for name in ("add-first", "sub-first", "ripple", "negate", "less")),
         (TABLES["negate-in-place"], 3),
         *((TABLES[name], 1) for name in ("copy", "clear-keyed", "less-than-0", "less-than-1")),
+        *((TABLES[name], 5) for name in ("sum", "diff")),
     ],
     ids=lambda value: value.name if isinstance(value, PassTable) else str(value),
 )
 def test_t01_fewest_passes(table: PassTable, passes: int) -> None:
     assert fewest_passes(table, passes) == passes
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["sum", "diff"])
-def test_t01_fewest_passes_beside(name: str) -> None:
-    assert fewest_passes(TABLES[name], 5) == 5
 
 
 # --- T2: tables against integer arithmetic ---
