@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from cimc import jit
 from cimc.targets.sram_cim import search_kernel as packed
 from cimc.targets.sram_cim.search_kernel import (
+    ACTIVATION,
     CELL_BITS,
     CHIP,
     EPILOGUE,
@@ -57,6 +58,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 CHAIN = 0  # first column of a row of costs
+WAITS = 6  # of the registers of I and W, of O before a first and another visit; activations that
+# the tile of I and of W inside lasts, negative
 
 
 class Space(NamedTuple):
@@ -232,7 +235,7 @@ def finish(
 def inward(
     s: Space, o: int, i: int, j: int, v: int, ahead: bool, behind: bool, pj: int, row: Floats
 ) -> float:
-    """Tiles of inputs or weights from position i to j; the cycles that a register waits for one.
+    """Tiles of inputs or weights from position i to j; the cycles that a level waits for one.
 
     ahead: into a second buffer; behind: out of one, while it is filled.
     """
@@ -253,9 +256,9 @@ def inward(
         row[CHAIN] += up(read, m.level[0, READ])
     if not ahead and (j < m.length[o] - 1 or m.level[source, CHIP]):
         row[row.shape[0] - 1] += (times - 1.0) * cycles
-    if j < m.length[o] - 1 or ahead:
+    if ahead:
         return 0.0
-    if o == 1:
+    if o == 1 and j == m.length[o] - 1:
         row[CHAIN] += (times - 1.0) * cycles
     return cycles
 
@@ -266,7 +269,8 @@ def outward(
 ) -> tuple[float, float]:
     """Tiles of results from position j to i, partial ones back, too.
 
-    Returns the cycles that the sums' register waits before a first visit, and before another one.
+    Returns the cycles that the sums' register waits before a first visit, and before another one;
+    further out, those that the latter takes longer.
     """
     m = s.m
     outer, inner = m.chain[2, i], m.chain[2, j]
@@ -288,7 +292,7 @@ def outward(
     leaving = again if sums and i == 0 else times
     banks = 1 if later else 0
     held, cycles = passage(s, 2, inner, outer, read, stored, crossing, banks, leaving, pj, row)
-    first, back = held, 0.0
+    first, back, both = held, 0.0, 0.0
     if sums:
         width = float(m.numbers[WORD] if i == 0 else m.numbers[PSUM_BITS])
         down, into = s.tile[2, outer, v] * width, s.tile[2, inner, v] * width
@@ -296,12 +300,13 @@ def outward(
         if i == 0:
             done, cycles = finish(s, inner, outer, v, times / left, pj, row)
             first = min(first, done)
+        both = (first if i == 0 else cycles) + coming
         back = first + coming  # complete sums leave elsewhere: nobody waits until they are there
     row[CHAIN] += cycles
     if not later and (not register or m.level[outer, CHIP]):
         row[row.shape[0] - 1] += (times - 1.0) * max(cycles, back)
     if later or not register:
-        return 0.0, 0.0
+        return 0.0, both if partial else 0.0
     return first, back
 
 
@@ -309,9 +314,11 @@ def outward(
 def way_costs(
     s: Space, way: int, v: int, sums: bool, is_last: bool, row: Floats, gap: Floats
 ) -> bool:
-    """Fill a row with what a way costs at point v, gap with what registers wait; False: no way.
+    """Fill a row with what a way costs at point v, gap with what is waited for; False: no way.
 
     is_last: no loops are left, each tile moves once.
+    gap:     cycles that registers wait, sums before a first visit and before another one; cycles
+             that a level further in than the way's end waits longer, whatever it was filled from
     """
     m = s.m
     o, j, end = s.way[way, WAY_OPERAND], s.way[way, WAY_FROM], s.way[way, WAY_TO]
@@ -321,8 +328,8 @@ def way_costs(
     for column in range(row.shape[0]):
         row[column] = 0.0
     pj = s.column[2 * m.level.shape[0]] + 1
-    gap[0], gap[1] = 0.0, 0.0
-    is_first = True
+    gap[:] = 0.0
+    is_first, is_register = True, j == m.length[o] - 1
     while j > end:
         i = j - 1
         while i > end and not (by >> i) & 1:
@@ -338,14 +345,16 @@ def way_costs(
             behind = i > end and bool((double >> i) & 1)
             waits = inward(s, o, i, j, v, twice, behind, pj, row)
             if is_first:
-                gap[0] = waits
+                gap[0 if is_register else 2] = waits
         else:
             partial = s.reduced[v] > 1.0
             if twice and (partial or i != end):
                 return False
             waits, returns = outward(s, i, j, v, sums, twice, pj, row)
-            if is_first:
+            if is_first and is_register:
                 gap[0], gap[1] = waits, returns
+            else:
+                gap[1 if is_register else 2] += returns
             sums = sums and partial
         is_first = False
         j = i
@@ -359,6 +368,34 @@ def fits(s: Space, o: int, j: int, v: int, sums: bool) -> bool:
         return True
     level = s.m.chain[o, j]
     return bool(s.tile[o, level, v] * bits_at(s.m, o, j, sums) <= s.m.level[level, SIZE])
+
+
+@part
+def wait(
+    s: Space, o: int, way: int, v: int, is_register: bool, gap: Floats, waits: Floats
+) -> float:
+    """Take a move of operand o into account in `waits`; cycles that each of its tiles takes longer.
+
+    A tile in the only buffer of a level moves when all that was made of the one before is on its
+    way further in. Sums come back when others are gone: nothing hides that. Others have as long as
+    what is inside keeps the macro busy.
+    """
+    longer = 0.0
+    if is_register:
+        waits[o] = gap[0]
+        if o == 2:
+            waits[3] = max(waits[2], gap[1])
+    elif o == 2:
+        waits[3] += gap[2]
+    else:
+        longest = max(max(waits[0], waits[1]), max(waits[2], waits[3]))
+        busy = -waits[4 + o] * (float(s.m.numbers[ACTIVATION]) + longest)
+        longer = max(0.0, gap[2] - busy)
+        waits[o] += longer
+    if o < 2:
+        twice = (s.way[way, WAY_DOUBLE] >> s.way[way, WAY_FROM]) & 1
+        waits[4 + o] = -s.placed[v] * (2.0 if twice else 1.0)
+    return longer if o == 1 else 0.0
 
 
 @part

@@ -22,6 +22,7 @@ from cimc.targets.sram_cim import search_kernel as packed
 from cimc.targets.sram_cim.exact import shared_costs as costs
 from cimc.targets.sram_cim.exact.shared_costs import (
     CHAIN,
+    WAITS,
     WAY_BY,
     WAY_FROM,
     WAY_OPERAND,
@@ -31,6 +32,7 @@ from cimc.targets.sram_cim.exact.shared_costs import (
     Space,
     fits,
     gaps,
+    wait,
     way_costs,
 )
 
@@ -47,7 +49,7 @@ class Rows(NamedTuple):
     """Costs of every way at every point, for tiles of sums (1) or of other data (0)."""
 
     cost: Floats  # [points, ways, 2, columns]
-    gap: Floats  # [points, ways, 2, 2]
+    gap: Floats  # [points, ways, 2, 3]
     legal: Bools  # [points, ways, 2]
     least: Floats  # [3, positions, 2] waits of each register, by the position it is filled from
 
@@ -73,7 +75,7 @@ def rows_of(s: Space, columns: int) -> Rows:
     """The costs of all ways."""
     points, ways = s.placed.shape[0], s.way.shape[0]
     cost = np.zeros((points, ways, 2, columns))
-    gap = np.zeros((points, ways, 2, 2))
+    gap = np.zeros((points, ways, 2, 3))
     legal = np.zeros((points, ways, 2), np.bool_)
     longest = max(s.m.length[0], s.m.length[1], s.m.length[2])
     least = np.full((3, longest, 2), INFINITE)
@@ -225,7 +227,7 @@ class Labels(NamedTuple):
 
     state: Ints  # [most, 5] point, levels of I, W, O, sums
     cost: Floats  # [most, columns]
-    waits: Floats  # [most, 4] of the registers, once they have changed
+    waits: Floats  # [most, WAITS]
     parent: Ints  # [most]
     step: Ints  # [most, 4] kind of loop, ways of I, W, O, -1 for none
     next: Ints  # [most] of the same state, -1
@@ -238,7 +240,7 @@ def labels_for(most: int, columns: int) -> Labels:
     return Labels(
         np.zeros((most, 5), np.int64),
         np.zeros((most, columns)),
-        np.zeros((most, 4)),
+        np.zeros((most, WAITS)),
         np.full(most, -1, np.int64),
         np.full((most, 4), -1, np.int64),
         np.full(most, -1, np.int64),
@@ -316,7 +318,7 @@ def label(
     room = made.parent.shape[0]
     head = np.full(points * n[0] * n[1] * n[2] * 2, -1, np.int64)
     to_go = np.empty(tables)
-    cost, waits = np.empty(columns), np.empty(4)
+    cost, waits = np.empty(columns), np.empty(WAITS)
     registers = n[0] - 1, n[1] - 1, n[2] - 1
     made.state[0] = 0
     made.state[0, 1], made.state[0, 2], made.state[0, 3] = registers
@@ -381,10 +383,11 @@ def label(
                                     continue
                                 own = sums if o == 2 else 0
                                 cost += rows.cost[v, way, own]
-                                if made.state[x, 1 + o] == registers[o]:
-                                    waits[o] = rows.gap[v, way, own, 0]
-                                    if o == 2:
-                                        waits[3] = max(waits[2], rows.gap[v, way, own, 1])
+                                longer = wait(
+                                    s, o, way, v, made.state[x, 1 + o] == registers[o],
+                                    rows.gap[v, way, own], waits,
+                                )  # fmt: skip
+                                cost[CHAIN] += (s.placed[-1] / s.placed[v] - 1.0) * longer
                             cost[CHAIN] += gaps(s, v, k, waits, b < registers[1])
                             if over(cost, capacity):
                                 continue
@@ -438,7 +441,7 @@ def beaten(made: Labels, other: int, cost: Floats, waits: Floats, used: Ints) ->
                     worse = True
                 elif y > x * (1.0 + SLACK):
                     better = True
-            for place in range(4):
+            for place in range(WAITS):
                 if made.waits[other, place] > waits[place]:
                     worse = True
                 elif made.waits[other, place] < waits[place]:
@@ -517,7 +520,7 @@ def descend(
     steps = np.full((levels, 4), -1, np.int64)
     last = np.full(3, -1, np.int64)
     cost = start.copy()
-    waits, lower = np.zeros(4), np.zeros(4)
+    waits, lower = np.zeros(WAITS), np.zeros(4)
     at = np.array([n[0] - 1, n[1] - 1, n[2] - 1])
     sums, v = 1, 0
     pick = np.zeros(4, np.int64)
@@ -558,10 +561,9 @@ def descend(
                 way = which[o, own, at[o], to]
                 steps[step, 1 + o] = way
                 cost += rows.cost[v, way, own]
-                if at[o] == n[o] - 1:
-                    waits[o] = rows.gap[v, way, own, 0]
-                    if o == 2:
-                        waits[3] = max(waits[2], rows.gap[v, way, own, 1])
+                gap = rows.gap[v, way, own]
+                longer = wait(s, o, way, v, at[o] == n[o] - 1, gap, waits)
+                cost[CHAIN] += (s.placed[-1] / s.placed[v] - 1.0) * longer
                 if o == 2:
                     changed = int(s.reduced[v] > 1.0)
                 at[o] = to
@@ -587,7 +589,7 @@ def descend(
 def costs_of(s: Space, rows: Rows, start: Floats, steps: Ints, last: Ints) -> Floats:
     """The costs of one mapping."""
     n = s.places
-    cost, waits = start.copy(), np.zeros(4)
+    cost, waits = start.copy(), np.zeros(WAITS)
     at = np.array([n[0] - 1, n[1] - 1, n[2] - 1])
     sums, v = 1, 0
     for step in range(steps.shape[0] + 1):
@@ -598,10 +600,9 @@ def costs_of(s: Space, rows: Rows, start: Floats, steps: Ints, last: Ints) -> Fl
                 continue
             own = sums if o == 2 else 0
             cost += rows.cost[v, way, own]
-            if at[o] == n[o] - 1:
-                waits[o] = rows.gap[v, way, own, 0]
-                if o == 2:
-                    waits[3] = max(waits[2], rows.gap[v, way, own, 1])
+            gap = rows.gap[v, way, own]
+            longer = wait(s, o, way, v, at[o] == n[o] - 1, gap, waits)
+            cost[CHAIN] += (s.placed[-1] / s.placed[v] - 1.0) * longer
             if o == 2:
                 changed = int(s.reduced[v] > 1.0)
             at[o] = s.leads[way, at[o]]
