@@ -121,6 +121,11 @@ class NetworkKind(Protocol):
     def fuse_rows(self, tiles: Tiles, target: Target, options: Options) -> Tiles:
         """Neighbouring layers that run together, some rows at a time."""
 
+    def pipeline_cores(
+        self, tiles: Tiles, target: Target, options: Options, *, stages: int
+    ) -> Tiles:
+        """Layers on cores of their own, each stage with another sample; 0 `stages`: any number."""
+
 
 # --- what only some kinds have -------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
     tile, map                    layers alone
     keep-resident                + values that stay on the chip        taken, or left out
+    pipeline-cores               + several samples at once             taken, or left out
     lower, allocate              of what was taken
 
 The passes choose by closed forms, which can be wrong; the program that comes out is never worse
@@ -10,6 +11,7 @@ than that of the layers alone, by the simulator's own numbers.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +28,7 @@ from cimc.sim.simulate import simulate
 from cimc.target import Target
 
 ALONE = "layers alone"
+SAMPLES = 64  # to find the period
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,15 @@ class Stage:
     energy_pj: float  # of one sample
     setup_cycles: int
     setup_pj: float
+    period_cycles: float | None = None  # known where the objective asks for it
 
     def score(self, objective: str) -> tuple[float, float]:
         """What is minimized, and what decides where that is equal."""
-        cycles, pj = self.latency_cycles, self.energy_pj
-        return Objective.parse(objective).score(cycles, pj), cycles * pj
+        asked, cycles, pj = Objective.parse(objective), float(self.latency_cycles), self.energy_pj
+        if asked.is_periodic:
+            assert self.period_cycles is not None
+            cycles = self.period_cycles
+        return asked.score(cycles, pj), cycles * pj
 
 
 def build_network(
@@ -127,7 +134,8 @@ class _Judge:
         """The numbers of the tiles' program."""
         program = run_pipeline(tiles, self.lowering, target=self.target, verify="none")
         assert isinstance(program, Program)
-        simulation = simulate(program, self.target, samples=1)
+        is_periodic = Objective.parse(self.objective).is_periodic
+        simulation = simulate(program, self.target, samples=SAMPLES if is_periodic else 1)
         spent = energy(program, self.target, simulation.latency_cycles, plan=simulation.plan)
         return Stage(
             step,
@@ -136,15 +144,9 @@ class _Judge:
             spent.total_pj,
             simulation.setup_cycles,
             spent.setup_pj,
+            simulation.period_cycles,
         )
 
 
 def _left_out(stage: Stage) -> Stage:
-    return Stage(
-        stage.step,
-        False,
-        stage.latency_cycles,
-        stage.energy_pj,
-        stage.setup_cycles,
-        stage.setup_pj,
-    )
+    return dataclasses.replace(stage, is_taken=False)

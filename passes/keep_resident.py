@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from cimc.ir.tiles import Tiles
 from cimc.kind import NetworkKind, Options, load_kind
+from cimc.mapping.objective import Objective
 from cimc.pipeline.passes import compiler_pass
 from cimc.target import Target
 
@@ -32,5 +33,6 @@ def keep_resident(
     kind = load_kind(target.kind)
     if not isinstance(kind, NetworkKind):
         return tiles
-    options = Options(level=level, time_limit_s=time_limit_s, objective=objective)
+    alone = str(Objective.parse(objective).of_layer)
+    options = Options(level=level, time_limit_s=time_limit_s, objective=alone)
     return kind.keep_resident(tiles, target, options, weights=weights)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from cimc.ir.tiles import Tiles
 from cimc.kind import Options, load_kind
+from cimc.mapping.objective import Objective
 from cimc.pipeline.passes import compiler_pass
 from cimc.target import Target
 
@@ -28,7 +29,7 @@ def map(  # the pass's name
     options = Options(
         level=level,
         time_limit_s=time_limit_s,
-        objective=objective,
+        objective=str(Objective.parse(objective).of_layer),
         layer_time_limit_s=layer_time_limit_s,
         gap=gap,
         jobs=jobs,

@@ -187,7 +187,7 @@ _OPTIONS = (
         metavar="OBJECTIVE",
         callback=_keep,
         expose_value=False,
-        help="What the mapping minimizes: latency, energy, edp, or 0.3*latency+0.7*energy.",
+        help="What is minimized: latency, period, energy, edp, or 0.3*latency+0.7*energy.",
     ),
     click.option(
         "--time-limit",

@@ -29,7 +29,8 @@ off.
 computed ones from the layer that makes them to the last that reads them, constants throughout.
 `fuse [%a, %b] rows 8` runs layers together, each time for as much as 8 rows of the last one's
 result need; the nests of these layers are those of such a band. With `ahead`, the next band comes
-in, and the last one goes out, while one is computed.
+in, and the last one goes out, while one is computed. `stage [%a, %b] cores 4` lines cut all layers
+into the stages of a pipeline, in order: each has its own cores, and works on another sample.
 
 `sums` lines hold the additions of layers whose weights become the program (`cimc.ir.sums`).
 """
@@ -130,6 +131,18 @@ class Fused:
         return f"fuse [{names}] rows {self.rows}{' ahead' if self.ahead else ''}"
 
 
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Layers that follow each other on `cores` of their own, while others do another sample."""
+
+    layers: tuple[str, ...]
+    cores: int
+
+    def __str__(self) -> str:
+        names = ", ".join(text.name(name) for name in self.layers)
+        return f"stage [{names}] cores {self.cores}"
+
+
 @dataclass(frozen=True)
 class Tiles:
     """A graph whose ops are all placed on one target."""
@@ -140,6 +153,7 @@ class Tiles:
     keeps: tuple[Keep, ...] = ()
     fused: tuple[Fused, ...] = ()
     sums: tuple[Piece, ...] = ()  # of layers whose weights become additions
+    staged: tuple[Staged, ...] = ()  # all layers, or none: they are not pipelined
 
     @property
     def tensors(self) -> Mapping[str, Array]:
@@ -164,6 +178,7 @@ def _faults(tiles: Tiles) -> Iterator[Fault]:
     for name in sorted({name for name in placed if placed.count(name) > 1}):
         yield Fault(f"%{name} is in two layers", code="CIM9011")
     yield from _fused_faults(tiles)
+    yield from _staged_faults(tiles)
     known = {op.out.name for op in tiles.graph.ops if op.mnemonic != "input"}
     kept = [keep.value for keep in tiles.keeps]
     for name in sorted(set(kept) - known):
@@ -187,6 +202,19 @@ def _fused_faults(tiles: Tiles) -> Iterator[Fault]:
             yield Fault(f"`{fused}`: the layers do not follow each other", code="CIM9019")
 
 
+def _staged_faults(tiles: Tiles) -> Iterator[Fault]:
+    named = [name for staged in tiles.staged for name in staged.layers]
+    if named and named != [layer.name for layer in tiles.layers]:
+        yield Fault("stages do not have all layers in order", code="CIM9024")
+    for staged in tiles.staged:
+        if not staged.layers or staged.cores < 1:
+            yield Fault(f"`{staged}` is no stage", "layers, and one core or more", code="CIM9025")
+        for fused in tiles.fused:
+            inside = set(fused.layers) & set(staged.layers)
+            if inside and inside != set(fused.layers):
+                yield Fault(f"`{fused}`: the layers are in two stages", code="CIM9026")
+
+
 # --- text ----------------------------------------------------------------------------------------
 
 
@@ -195,6 +223,7 @@ def tiles_text(tiles: Tiles) -> str:
     lines = [f"tiles on {text.literal(tiles.target)}", graph_text(tiles.graph).rstrip("\n")]
     lines += [str(keep) for keep in tiles.keeps]
     lines += [str(fused) for fused in tiles.fused]
+    lines += [str(staged) for staged in tiles.staged]
     for layer in tiles.layers:
         names = ", ".join(text.name(name) for name in layer.ops)
         head = f"layer {text.name(layer.name)} {layer.place} [{names}]"
@@ -227,7 +256,7 @@ def parse_tiles(
     scanner.take("on")
     target = scanner.string()
     graph = scan_graph(scanner, dict(tensors or {}))
-    keeps, fused, layers = [], [], []
+    keeps, fused, staged, layers = [], [], [], []
     while scanner.accept("keep"):
         name = scanner.name()
         scanner.take("in")
@@ -236,12 +265,16 @@ def parse_tiles(
         names = tuple(_scan_names(scanner))
         scanner.take("rows")
         fused.append(Fused(names, scanner.integer(), scanner.accept("ahead")))
+    while scanner.accept("stage"):
+        names = tuple(_scan_names(scanner))
+        scanner.take("cores")
+        staged.append(Staged(names, scanner.integer()))
     while scanner.accept("layer"):
         layers.append(_scan_layer(scanner))
     sums = tuple(scan_pieces(scanner, tensors or {}))
     if not scanner.done:
         raise scanner.error("a layer, sums or the end of text")
-    return Tiles(target, graph, tuple(layers), tuple(keeps), tuple(fused), sums)
+    return Tiles(target, graph, tuple(layers), tuple(keeps), tuple(fused), sums, tuple(staged))
 
 
 def _scan_layer(scanner: text.Scanner) -> Layer:

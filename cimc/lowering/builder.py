@@ -53,7 +53,7 @@ class Builder:
         """A builder for another graph, whose buffers and tables are this one's, too."""
         other = Builder(graph, self.target, homes)
         other._buffers, other._numbers = self._buffers, self._numbers
-        other._tensors, other._tables = self._tensors, self._tables
+        other._tensors, other._tables, other._setup = self._tensors, self._tables, self._setup
         other.kept = dict(self.kept)
         return other
 

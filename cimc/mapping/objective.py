@@ -3,17 +3,21 @@
 latency                    cycles
 energy                     pJ
 edp                        cycles * pJ
-0.3*latency+0.7*energy     a weighted sum of cycles and pJ
+period                     cycles between samples that follow each other
+0.3*latency+0.7*energy     a weighted sum of cycles and pJ, those of the latency or of the period
+
+A layer alone has no period: what is minimized there are its cycles.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 from cimc.errors import Fault, UsageError
 
-NAMES = ("latency", "energy")
+NAMES = ("latency", "period", "energy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Objective:
     latency: float = 0.0  # weight of a cycle
     energy: float = 0.0  # weight of a pJ
     is_product: bool = False
+    is_periodic: bool = False  # cycles are those between samples, not those of one
 
     @classmethod
     def parse(cls, text: str) -> Objective:
@@ -34,16 +39,28 @@ class Objective:
         for term in compact.split("+"):
             weight, _, name = term.rpartition("*")
             if name not in weights:
-                raise UsageError([_fault(text, "each term is [WEIGHT*]latency or [WEIGHT*]energy")])
+                raise UsageError(
+                    [_fault(text, "terms [WEIGHT*]latency, [WEIGHT*]period, [WEIGHT*]energy")]
+                )
             weights[name] += _weight(weight, text)
         if not any(weights.values()):
             raise UsageError([_fault(text, "a weight above 0")])
-        return cls(weights["latency"], weights["energy"])
+        if weights["latency"] and weights["period"]:
+            raise UsageError([_fault(text, "latency or period, not both")])
+        is_periodic = weights["period"] > 0
+        cycles = weights["period"] if is_periodic else weights["latency"]
+        return cls(cycles, weights["energy"], is_periodic=is_periodic)
+
+    @property
+    def of_layer(self) -> Objective:
+        """What is minimized of one layer."""
+        return dataclasses.replace(self, is_periodic=False)
 
     def __str__(self) -> str:
         if self.is_product:
             return "edp"
-        weights = dict(zip(NAMES, (self.latency, self.energy), strict=True))
+        cycles = "period" if self.is_periodic else "latency"
+        weights = {cycles: self.latency, "energy": self.energy}
         terms = [
             name if weight == 1.0 else f"{weight!r}*{name}"
             for name, weight in weights.items()
@@ -75,6 +92,6 @@ def _fault(text: str, need: str) -> Fault:
         f"`{text}` is no objective",
         need=need,
         have=text or "nothing",
-        help='latency, energy, edp, or a sum such as "0.3*latency+0.7*energy"',
+        help='latency, period, energy, edp, or a sum such as "0.3*latency+0.7*energy"',
         code="CIM4015",
     )

@@ -23,7 +23,7 @@ from cimc.target import Target
 
 LEVELS = (0, 1, 2, 3)
 _ROUNDS = (0, 0, 0, 20)  # of `share-terms`, by level
-Objective: TypeAlias = str  # "latency", "energy", "edp" or a sum: "0.3*latency+0.7*energy"
+Objective: TypeAlias = str  # "latency", "period", "energy", "edp" or "0.3*latency+0.7*energy"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from cimc.pipeline.passes import Pass
 
 PHASES = ("import", "quantize", "graph", "tile", "map", "lower", "allocate", "program")
-NETWORK_STEPS = ("keep-resident", "fuse-rows")  # across layers, each taken only where it gains
+NETWORK_STEPS = (  # across layers, each taken only where it gains
+    *("keep-resident", "fuse-rows"),
+    "pipeline-cores",  # where the objective is the period
+)
 _PHASE_OF = {
     ("Graph", "Graph"): "graph",
     ("Graph", "Tiles"): "tile",

@@ -10,6 +10,7 @@ from cimc.target import Target
 COLUMNS = (
     *("step", "is_taken", "latency_cycles", "latency_ms", "energy_mj"),
     *("latency_change", "energy_change", "setup_cycles", "setup_energy_mj"),
+    *("period_cycles", "period_change"),
 )
 
 
@@ -30,6 +31,8 @@ def network_table(stages: Sequence[Mapping[str, Scalar]], target: Target) -> Tab
                 pj / before[1] - 1 if before[1] else None,
                 int(_number(stage, "setup_cycles")),
                 _number(stage, "setup_pj") * 1e-9,
+                stage.get("period_cycles"),
+                _change(stage, stages[0], "period_cycles"),
             )
         )
     return Table("network", COLUMNS, tuple(rows))
@@ -40,13 +43,20 @@ def network_line(table: Table) -> str:
     shown = []
     for row in table.records()[1:]:
         if row["is_taken"]:
-            shown.append(
-                f"{row['step']} latency {row['latency_change'] or 0:+.1%}, "
-                f"energy {row['energy_change'] or 0:+.1%}"
-            )
+            names = ("latency", "energy", "period")
+            changes = {name: row[f"{name}_change"] for name in names}
+            told = [f"{n} {c or 0:+.1%}" for n, c in changes.items() if c is not None]
+            shown.append(f"{row['step']} {', '.join(told)}")
         else:
             shown.append(f"{row['step']} left out, brings nothing")
     return "; ".join(shown)
+
+
+def _change(stage: Mapping[str, Scalar], first: Mapping[str, Scalar], name: str) -> float | None:
+    now, before = stage.get(name), first.get(name)
+    if isinstance(now, int | float) and isinstance(before, int | float) and before:
+        return now / before - 1
+    return None
 
 
 def _number(stage: Mapping[str, Scalar], name: str) -> float:

@@ -7,7 +7,8 @@ layer, `network` those of all.
 
 Across layers, `homes` says where values lie that never leave the chip, `residency` chooses them;
 `bands` are what fused layers work on, `band_items` writes their instructions, `fusion` chooses
-them; `network_cost` adds up what the choices compare.
+them; `network_cost` adds up what the choices compare. `stages` are the parts of a pipeline over
+cores, `pipelining` chooses them and, by `cells`, weights that stay where they are multiplied.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from cimc.targets.sram_cim.instructions import Activate, Flip, Transfer
 from cimc.targets.sram_cim.layers import runs_in_macros
 from cimc.targets.sram_cim.machine import spec_of
 from cimc.targets.sram_cim.network import lower_tiles
+from cimc.targets.sram_cim.pipelining import pipeline_cores
 from cimc.targets.sram_cim.residency import keep_resident
 from cimc.targets.sram_cim.search import map_layers
 
@@ -59,8 +61,14 @@ class SramCimKind:
         """Neighbouring layers that run band by band."""
         return fuse_rows(tiles, target, options)
 
+    def pipeline_cores(
+        self, tiles: Tiles, target: Target, options: Options, *, stages: int
+    ) -> Tiles:
+        """Stages of layers, each on cores of its own."""
+        return pipeline_cores(tiles, target, options, stages=stages)
+
     def lower(self, tiles: Tiles, target: Target) -> Program:
-        """One stream that runs all layers."""
+        """A stream that runs all layers, or one for each stage."""
         return lower_tiles(tiles, target)
 
     def cost(self, instr: Instr, buffers: Mapping[str, Buffer], target: Target) -> Cost:

@@ -1,7 +1,9 @@
 """What each instruction holds and counts on an SRAM-CiM machine with shared ports.
 
 Cores work in step, so a level's port stands for the ports of all its instances: "ib.port" is held
-as long as one instance needs. A single-buffered macro cannot compute while its weights are written.
+as long as one instance needs. Stages of a pipeline have groups of cores, whose units begin with the
+name of the first one: "core6.ib.port". A single-buffered macro cannot compute while its weights are
+written.
 
     transfer   source port ceil(read bits / width), sink port ceil(stored bits / width), the
                operand's channel of the link where data cross between the chip and its cores; the
@@ -31,6 +33,7 @@ class Tally:
     """Units held and events counted so far."""
 
     spec: SramCimSpec
+    group: str = ""  # what units of the cores begin with
     holds: dict[str, int] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     latency: int = 0  # cycles after the last unit is done
@@ -48,6 +51,8 @@ class Tally:
         """Read or write `bits` in each of `instances` of a level, or of a second `bank` of it."""
         memory = self.spec.memory[level]
         unit = f"{level}.{bank}" if bank else port(level, memory, word)
+        if memory.per == "core":
+            unit = self.group + unit
         self.hold(unit, -(-bits // width(memory, word)))
         self.count(f"{level}.{word}_bits", bits * instances)
         self.latency = max(self.latency, memory.latency_cycles)
@@ -75,7 +80,18 @@ def level_of(buffer: Buffer) -> str:
 
 def cores_of(buffer: Buffer) -> int:
     """The instances that a buffer stands for: "ib.x8" for 8."""
-    return int(buffer.memory.rpartition(".x")[2]) if ".x" in buffer.memory else 1
+    return instances_in(buffer.memory)
+
+
+def instances_in(name: str) -> int:
+    """The number in the name of a memory or unit: "ib.x2.core6" is the ib of 2 cores."""
+    return int(name.split(".x")[1].split(".")[0]) if ".x" in name else 1
+
+
+def group_in(name: str) -> str:
+    """What units of these cores begin with: "core6." of "ib.x2.core6", else nothing."""
+    core = name.rpartition(".")[2]
+    return f"{core}." if core.startswith("core") and ".x" in name else ""
 
 
 def bits_in(buffer: Buffer, spec: SramCimSpec) -> int:
@@ -87,7 +103,7 @@ def bits_in(buffer: Buffer, spec: SramCimSpec) -> int:
 
 def instruction_cost(instr: Instr, buffers: Mapping[str, Buffer], target: Target) -> Cost:
     """Cost of one execution."""
-    tally = Tally(spec_of(target))
+    tally = Tally(spec_of(target), _group(instr, buffers))
     match instr:
         case Wait() | Signal() | Flip():
             pass
@@ -102,6 +118,13 @@ def instruction_cost(instr: Instr, buffers: Mapping[str, Buffer], target: Target
         case _:
             _tile(tally, instr, buffers)
     return tally.cost()
+
+
+def _group(instr: Instr, buffers: Mapping[str, Buffer]) -> str:
+    if isinstance(instr, VectorOp):
+        return group_in(instr.unit)
+    groups = (group_in(buffers[view.buffer].memory) for view in views(instr).values())
+    return next(filter(None, groups), "")
 
 
 def _registers(spec: SramCimSpec) -> str:
@@ -126,7 +149,7 @@ def _transfer(tally: Tally, instr: Transfer, buffers: Mapping[str, Buffer]) -> N
         tally.count("link.bits", shared)
         tally.latency += spec.link.hop_cycles
     if inner == _cells(spec) and "W" not in spec.memory[inner].double:
-        tally.hold("macro", max(tally.holds.values()))
+        tally.hold(f"{tally.group}macro", max(tally.holds.values()))
 
 
 def _cells(spec: SramCimSpec) -> str:
@@ -138,7 +161,7 @@ def _activate(tally: Tally, instr: Activate, buffers: Mapping[str, Buffer]) -> N
     x, w, acc = (buffers[view.buffer] for view in (instr.x, instr.w, instr.acc))
     x_bits, w_bits = bits_of(x.dtype), bits_of(w.dtype)
     cycles = -(-x_bits // macro.input_bits_per_cycle) * -(-w_bits // macro.weight_bits)
-    tally.hold("macro", cycles)
+    tally.hold(f"{tally.group}macro", cycles)
     for event, times in activation_events(spec, x_bits, w_bits).items():
         tally.count(event, times * instr.cores)
     tally.count(f"{level_of(x)}.read_bits", x_bits * instr.rows * instr.cores)
@@ -158,7 +181,8 @@ def _vector_op(tally: Tally, instr: VectorOp, buffers: Mapping[str, Buffer]) -> 
     for level, bits in read.items():
         tally.access(level, "read", bits, 1)
     tally.access(level_of(buffers[instr.op.out.name]), "write", instr.op.out.type.bits, 1)
-    _work(tally, instr.unit, elements, is_float, tally.spec.cores)
+    cores = instances_in(instr.unit) if ".x" in instr.unit else tally.spec.cores
+    _work(tally, instr.unit.split(".")[0], elements, is_float, cores)
 
 
 def _work(tally: Tally, unit: str, elements: int, is_float: bool, cores: int) -> None:
@@ -166,6 +190,8 @@ def _work(tally: Tally, unit: str, elements: int, is_float: bool, cores: int) ->
     lanes = (vector.float_lanes if is_float else vector.lanes) * (
         cores if vector.per == "core" else 1
     )
+    if unit == "vector" and vector.per == "core":
+        unit = tally.group + unit
     tally.hold(unit, max(1, -(-elements // lanes)))
     tally.count("vector.float_ops" if is_float else "vector.ops", elements)
 

@@ -17,14 +17,16 @@ from cimc.targets.sram_cim.layers import Layers, mapped_nest
 from cimc.targets.sram_cim.lowering import macro_items
 from cimc.targets.sram_cim.machine import machine_of
 from cimc.targets.sram_cim.network import kept_builder
+from cimc.targets.sram_cim.stages import stages_of
 
 
 def layer_estimate(layer: Layer, tiles: Tiles, target: Target) -> Cost:
     """Exact events, and cycles as a lower bound: those of the unit that is held longest."""
-    layers = Layers(tiles)
-    homes = Homes(layers, machine_of(target))
-    builder = kept_builder(tiles, target, homes)
-    items = list(_items(builder, homes, layer))
+    stages = stages_of(tiles, machine_of(target))
+    stage = next(stage for stage in stages if layer in stage.tiles.layers)
+    homes = Homes(Layers(stage.tiles), stage.machine)
+    builder = kept_builder(tiles, target, (homes,))
+    items = stage.settled(list(_items(builder, homes, layer)))
     held: dict[str, int] = {}
     events: dict[str, int] = {}
     buffers = builder.program(tiles.target).buffer_map()

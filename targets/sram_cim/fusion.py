@@ -45,15 +45,21 @@ class Group:
 
 def fuse_rows(tiles: Tiles, target: Target, options: Options) -> Tiles:
     """The mapped tiles with those layers fused that gain by it."""
-    return tiles if tiles.fused else _Search(tiles, target, options).best()
+    if tiles.fused or tiles.staged:
+        return tiles
+    return fuse_among(tiles, NetworkCost(target, options))
+
+
+def fuse_among(tiles: Tiles, cost: NetworkCost) -> Tiles:
+    """The same for the layers of one stage."""
+    return _Search(tiles, cost).best()
 
 
 class _Search:
     """The network as it is, and what groups would take instead."""
 
-    def __init__(self, tiles: Tiles, target: Target, options: Options) -> None:
-        self.tiles, self.layers = tiles, Layers(tiles)
-        self.cost = NetworkCost(target, options)
+    def __init__(self, tiles: Tiles, cost: NetworkCost) -> None:
+        self.tiles, self.layers, self.cost = tiles, Layers(tiles), cost
         self.machine = self.cost.machine
         self.homes = Homes(self.layers, self.machine)
         self.sizes = self.tile_sizes(tiles)
@@ -146,6 +152,8 @@ class _Search:
     def is_open(self, first: int, last: int) -> bool:
         """Whether layers first .. last may be a group's, or its beginning."""
         layers = self.tiles.layers[first : last + 1]
+        if any(self.homes.in_cells(layer) for layer in layers):  # as many as their mapping takes
+            return False
         names = tuple(layer.name for layer in layers)
         band = Band(Fused(names, 1), layers, self.layers.producers)
         return not any(

@@ -2,6 +2,7 @@
 
     keep %relu1 in gb        from the layer that makes it to the last one that reads it
     keep %conv3.w in gb      throughout: setup loads it once, every inference finds it there
+    keep %conv4.w in macro   in the cells that multiply with it, as %conv4's mapping has it there
 
 A layer whose operand has its home in gb is mapped on a machine whose outermost level for that
 operand is gb (`view`): its tiles move on from there, and never meet the outermost memory. What all
@@ -64,6 +65,7 @@ class Homes:
             ),
             default=0,
         )
+        self.cells = machine.chain(WEIGHT)[-1]
         self.unknown = [keep for keep in self.tiles.keeps if keep.level not in names]
 
     # --- where and when ---
@@ -92,6 +94,8 @@ class Homes:
         last = len(self.tiles.layers) - 1
         found = []
         for name, level in self.levels.items():
+            if level == self.cells:
+                continue
             found.append(Tenant(name, level, *lives.get(name, (0, last)), self.bytes(name)))
         for band in dict.fromkeys(self.layers.bands.values()):
             found += self.band_tenants(band)
@@ -152,6 +156,8 @@ class Homes:
         levels: list[Level] = []
         for number, level in enumerate(self.machine.levels):
             taken = 8 * self.taken(place, number) if number else 0
+            if number == self.cells:
+                taken = self.taken_cells(layer)
             holds = tuple(
                 held and number >= home for held, home in zip(level.holds, homes, strict=True)
             )
@@ -165,6 +171,28 @@ class Homes:
                 )
             )
         return dataclasses.replace(self.machine, levels=tuple(levels))
+
+    def in_cells(self, layer: Layer) -> bool:
+        """Whether a layer's weights stay in the cells that multiply with them."""
+        return layer.place == "macro" and self.level(self.layers.heavy(layer).w) == self.cells
+
+    def taken_cells(self, layer: Layer) -> int:
+        """Bits of each cell that the weights of other layers take, all the time."""
+        others = (other for other in self.tiles.layers if other is not layer)
+        return sum(self.cell_bits(other) for other in others if self.in_cells(other))
+
+    def cell_bits(self, layer: Layer) -> int:
+        """Bits of each cell that a mapped layer's weights take if they stay there."""
+        if layer.nest is None:
+            return 0
+        workload, width = self.layers.heavy(layer).workload, self.machine.weight_bits
+        extents = dict.fromkeys(workload.dims, 1)
+        inside = [a.name for a in self.machine.axes if a.source[WEIGHT] >= self.cells]
+        factors = [pair for s in layer.nest.spatial if s.axis in inside for pair in s.factors]
+        for dim, bound in (*factors, *((loop.dim, loop.bound) for loop in layer.nest.loops)):
+            extents[dim] = extents.get(dim, 1) * bound
+        bits = -(-workload.bits[WEIGHT] // width) * width
+        return int(workload.elements(WEIGHT, extents)) * bits
 
     def operand_homes(self, layer: Layer) -> tuple[int, int, int]:
         """The homes of I, W and O of a macro layer."""
@@ -237,8 +265,12 @@ class Homes:
     def obstacle(self, name: str, place: int) -> str:
         """What a value would have to be to have its home in a level; "" if it may."""
         level, op = self.machine.levels[place], self.layers.producers[name]
+        if place == self.cells:
+            return self.obstacle_in_cells(op)
         if place and (level.along or not any(level.holds)):
             return "a level that the chip has once"
+        if self.layers.strangers(name):
+            return "a value that no other stage reads"
         if op.mnemonic == "input" or name in self.layers.results:
             return "a value that is neither input nor output of the network"
         if op.out.type.dtype == "i32" and op.mnemonic != "constant":
@@ -249,6 +281,15 @@ class Homes:
         for role in sorted(roles):
             if not level.holds[role]:
                 return f"a level that holds {NAMES[role]}"
+        return ""
+
+    def obstacle_in_cells(self, op: Op) -> str:
+        """What a value would have to be to stay in the cells of macros."""
+        found = [] if op.mnemonic != "constant" else list(uses(self.layers, op))
+        if not found or {role for role, _ in found} != {WEIGHT}:
+            return "the weights of a macro layer"
+        if len(found) > 1 or self.layers.strangers(op.out.name):
+            return "weights that one layer reads"
         return ""
 
 

@@ -95,6 +95,11 @@ class Layers:
                     return f"others read %{name}"
         return ""
 
+    def strangers(self, name: str) -> set[str]:
+        """Who reads a value and is in none of these layers: other stages have them."""
+        inside = {op for layer in self.tiles.layers for op in layer.ops}
+        return self.readers.get(name, set()) - inside
+
     def title(self, layer: Layer) -> str:
         """A macro layer in messages: its name, and the nodes of its heavy op."""
         return f"layer %{layer.name} ({', '.join(self.producers[layer.ops[0]].nodes)})"

@@ -78,9 +78,38 @@ class _Emitter:
         """All transfers of an operand towards the macro; the tile in its registers."""
         held = Held(whole_layout(self.axes[operand]), self.builder.value(value), -1)
         own = [flow for flow in moves if flow.operand == operand]
+        if not own:
+            return self.settled(operand, held)
         for flow, inner in itertools.zip_longest(own, own[1:]):
             held = self.fetch(flow, inner, held, value)
         return held
+
+    def settled(self, operand: int, outer: Held) -> Held:
+        """An operand at home in the macro: `setup` brings it there, straight from outside."""
+        mapped = self.mapped
+        home = mapped.machine.chain(operand)[0]
+        layout = tile_layout(self.axes[operand], mapped.union(0))
+        name = f"{self.layer.name}.{NAMES[operand]}.{mapped.machine.levels[home].name}"
+        kind = self.builder.buffer(outer.buffer).dtype
+        buffer = self.builder.local(name, memory_of(mapped, home), kind, layout.elements)
+        seen = window(layout, outer.layout, self.frame.start(-1, -1), {})
+        sizes = [
+            mapped.workload.elements(operand, mapped.extents(0, operand, level))
+            for level in (0, home)
+        ]
+        self.builder.setup(
+            Transfer(
+                whole(buffer, layout),
+                seen.view(outer.buffer),
+                read_bounds=seen.bounds,
+                operand=NAMES[operand],
+                read=sizes[0],
+                stored=sizes[1],
+                writers=mapped.instances(home),
+                layer=self.layer.name,
+            )
+        )
+        return Held(layout, buffer, -1)
 
     def fetch(self, flow: Flow, inner: Flow | None, outer: Held, value: Value) -> Held:
         """The transfers of one flow: at once, or one tile ahead into a second buffer.

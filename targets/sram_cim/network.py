@@ -1,8 +1,9 @@
-"""The program of a whole network: all layers in one stream, kept values where they belong."""
+"""The program of a whole network: a stream for each stage, kept values where they belong."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from cimc.errors import Fault, FitError, UsageError, raise_if
 from cimc.ir.program import Item, Program, Stream
@@ -15,24 +16,38 @@ from cimc.targets.sram_cim.homes import Homes, tile_bytes
 from cimc.targets.sram_cim.layers import Layers, check_nests, mapped_nest
 from cimc.targets.sram_cim.lowering import macro_items
 from cimc.targets.sram_cim.machine import machine_of
+from cimc.targets.sram_cim.stages import settled, stage_faults, stages_of
 
 
 def lower_tiles(tiles: Tiles, target: Target) -> Program:
-    """One stream that runs all layers, one after the other; only kept values have addresses."""
-    layers = Layers(tiles)
-    homes = Homes(layers, machine_of(target))
-    raise_if(homes.faults(), UsageError)
-    raise_if(homes.overfull(), FitError)
+    """A stream runs its layers one after the other; only kept values have addresses."""
+    raise_if(stage_faults(tiles, machine_of(target)), FitError)
+    stages = stages_of(tiles, machine_of(target))
+    homes = [Homes(Layers(stage.tiles), stage.machine) for stage in stages]
+    raise_if((fault for one in homes for fault in one.faults()), UsageError)
+    raise_if((fault for one in homes for fault in one.overfull()), FitError)
     machines = {
-        layer.name: homes.view(place)
-        for place, layer in enumerate(tiles.layers)
+        layer.name: one.view(place)
+        for one in homes
+        for place, layer in enumerate(one.tiles.layers)
         if layer.place == "macro"
     }
-    check_nests(layers, machines)
+    check_nests(Layers(tiles), machines)
     builder = kept_builder(tiles, target, homes)
-    addresses = _addresses(homes, machines)
+    addresses = {name: at for one in homes for name, at in _addresses(one, machines).items()}
+    for stage, one in zip(stages, homes, strict=True):
+        builder.add(Stream(stage.name, tuple(_items(builder, one, machines))))
+    program = builder.program(tiles.target)
+    pinned = {builder.kept.get(name, name): address for name, address in addresses.items()}
+    buffers = (dataclasses.replace(b, address=pinned.get(b.name)) for b in program.buffers)
+    return settled(dataclasses.replace(program, buffers=tuple(buffers)), stages, tiles)
+
+
+def _items(builder: Builder, homes: Homes, machines: dict[str, Machine]) -> list[Item]:
+    """The instructions of one stage."""
+    layers = homes.layers
     body: list[Item] = []
-    for layer in tiles.layers:
+    for layer in homes.tiles.layers:
         band = layers.bands.get(layer.name)
         if band is not None:
             if layer is band.whole_layers[0]:
@@ -43,17 +58,21 @@ def lower_tiles(tiles: Tiles, target: Target) -> Program:
             body += macro_items(builder, layer, heavy, mapped)
         else:
             body += vector_items(builder, layer)
-    builder.add(Stream("main", tuple(body)))
-    program = builder.program(tiles.target)
-    pinned = {builder.kept.get(name, name): address for name, address in addresses.items()}
-    buffers = (dataclasses.replace(b, address=pinned.get(b.name)) for b in program.buffers)
-    return dataclasses.replace(program, buffers=tuple(buffers))
+    return body
 
 
-def kept_builder(tiles: Tiles, target: Target, homes: Homes) -> Builder:
-    """A builder that knows where kept values have their homes."""
-    memories = {name: homes.memory(name) for name in homes.levels}
-    constants = [name for name in memories if homes.is_constant(name)]
+def kept_builder(tiles: Tiles, target: Target, stages: Sequence[Homes]) -> Builder:
+    """A builder that knows where values kept in any of the stages have their homes.
+
+    Weights that stay in cells are brought there by their layer.
+    """
+    memories = {
+        name: homes.memory(name)
+        for homes in stages
+        for name, level in homes.levels.items()
+        if level != homes.cells
+    }
+    constants = [n for n in memories if stages[0].is_constant(n)]
     computed = {name: memory for name, memory in memories.items() if name not in constants}
     builder = Builder(tiles.graph, target, computed)
     for name in constants:

@@ -20,18 +20,32 @@ from cimc.targets.sram_cim.homes import Homes
 from cimc.targets.sram_cim.layers import Layers
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.search import best_mapping
+from cimc.targets.sram_cim.stages import Stage
 from cimc.targets.sram_cim.timing import Figures, evaluate
+
+Mappings = dict[tuple[Workload, int, Machine], Mapped]  # of workload, epilogue, machine
 
 
 class NetworkCost:
     """Figures of layers on one machine, and mappings found on the way."""
 
-    def __init__(self, target: Target, options: Options) -> None:
+    def __init__(
+        self,
+        target: Target,
+        options: Options,
+        stage: Stage | None = None,
+        known: Mappings | None = None,
+    ) -> None:
+        """On the whole machine, or on that of a stage; what is `known` need not be searched."""
         self.target, self.options = target, options
         self.machine, self.spec = machine_of(target), spec_of(target)
+        self.unit = "vector"
+        if stage is not None:
+            self.machine = stage.machine
+            self.unit = stage.memory(f"vector.x{stage.cores}")
         self.objective = Objective.parse(options.objective)
         self.prices = {event: price.pj for event, price in prices(target).items()}
-        self.known: dict[tuple[Workload, int, Machine], Mapped] = {}
+        self.known: Mappings = {} if known is None else known
 
     # --- mappings ---
 
@@ -127,7 +141,7 @@ class NetworkCost:
             value.name: Buffer(value.name, memory(value), value.type.dtype, value.type.elements)
             for value in (*operands(op), op.out)
         }
-        cost = instruction_cost(VectorOp(op), buffers, self.target)
+        cost = instruction_cost(VectorOp(op, self.unit), buffers, self.target)
         energy = sum(self.prices[event] * count for event, count in cost.events)
         return Figures(cost.cycles, energy + cost.cycles * leakage_pj(self.spec))
 

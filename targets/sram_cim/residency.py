@@ -47,20 +47,28 @@ class Candidate:
 def keep_resident(tiles: Tiles, target: Target, options: Options, *, weights: bool) -> Tiles:
     """The mapped tiles with homes on the chip for what gains by it; `weights`: for them, too.
 
-    Fused layers are mapped for what is kept already: their tiles stay as they are.
+    Layers that are fused or pipelined are mapped for what is kept already: their tiles stay as
+    they are.
     """
-    if tiles.fused:
+    if tiles.fused or tiles.staged:
         return tiles
-    return _Search(dataclasses.replace(tiles, keeps=()), target, options).best(weights)
+    return keep_around(tiles, NetworkCost(target, options), weights=weights)
+
+
+def keep_around(tiles: Tiles, cost: NetworkCost, *, weights: bool) -> Tiles:
+    """The same for the layers of one stage, beside weights that stay in its cells."""
+    cells = cost.machine.levels[cost.machine.chain(WEIGHT)[-1]].name
+    given = tuple(keep for keep in tiles.keeps if keep.level == cells)
+    return _Search(dataclasses.replace(tiles, keeps=given), cost).best(weights)
 
 
 class _Search:
     """The choices looked at so far, and mappings found on the way."""
 
-    def __init__(self, tiles: Tiles, target: Target, options: Options) -> None:
-        self.tiles, self.layers = tiles, Layers(tiles)
-        self.cost = NetworkCost(target, options)
+    def __init__(self, tiles: Tiles, cost: NetworkCost) -> None:
+        self.tiles, self.layers, self.cost = tiles, Layers(tiles), cost
         self.machine = self.cost.machine
+        self.homes = Homes(self.layers, self.machine)
 
     def best(self, weights: bool) -> Tiles:
         """The best of all amounts of room, level by level from the outside in."""
@@ -101,7 +109,9 @@ class _Search:
         read = self.traffic()
         groups = [self.layers.leaving(layer) for layer in self.tiles.layers]
         if weights:
+            kept = [keep.value for keep in self.tiles.keeps]
             constants = [self.layers.heavy(y).w.name for y in self.tiles.layers if y.nest]
+            constants = [name for name in constants if name not in kept]
             groups += [(n,) for n in dict.fromkeys(constants) if homes.is_constant(n)]
         for names in groups:
             if not names or any(homes.obstacle(name, place) for name in names):
@@ -127,6 +137,8 @@ class _Search:
                         found[value.name] = found.get(value.name, 0) + value.type.bits
             if layer.nest is not None:
                 heavy, mapped = self.layers.heavy(layer), self.as_given(layer)
+                if self.homes.in_cells(layer):
+                    continue
                 for operand, value in ((INPUT, heavy.x), (WEIGHT, heavy.w)):
                     found[value.name] += _home_bits(mapped, operand) - value.type.bits
         return found
@@ -134,7 +146,8 @@ class _Search:
     def as_given(self, layer: Layer) -> Mapped:
         """The mapping of a layer alone."""
         assert layer.nest is not None
-        mapped = resolve(layer.nest, self.layers.heavy(layer).workload, self.machine)
+        view = self.homes.view(self.tiles.layers.index(layer))
+        mapped = resolve(layer.nest, self.layers.heavy(layer).workload, view)
         assert isinstance(mapped, Mapped), mapped
         return mapped
 
@@ -142,6 +155,7 @@ class _Search:
 
     def mapped(self, keeps: tuple[Keep, ...]) -> Tiles | None:
         """All layers mapped beside these values; None if tiles and values do not fit."""
+        keeps = (*self.tiles.keeps, *keeps)
         homes = Homes(Layers(dataclasses.replace(self.tiles, keeps=keeps)), self.machine)
         layers: list[Layer] = []
         sizes: list[dict[int, int]] = []

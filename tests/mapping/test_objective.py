@@ -28,10 +28,10 @@ def test_scores_and_round_trip(text: str, score: float) -> None:
 @pytest.mark.parametrize(
     ("text", "need"),
     [
-        ("speed", "each term is [WEIGHT*]latency or [WEIGHT*]energy"),
-        ("", "each term is [WEIGHT*]latency or [WEIGHT*]energy"),
-        ("latency*2", "each term is [WEIGHT*]latency or [WEIGHT*]energy"),
-        ("2*edp", "each term is [WEIGHT*]latency or [WEIGHT*]energy"),
+        ("speed", "terms [WEIGHT*]latency, [WEIGHT*]period, [WEIGHT*]energy"),
+        ("", "terms [WEIGHT*]latency, [WEIGHT*]period, [WEIGHT*]energy"),
+        ("latency*2", "terms [WEIGHT*]latency, [WEIGHT*]period, [WEIGHT*]energy"),
+        ("2*edp", "terms [WEIGHT*]latency, [WEIGHT*]period, [WEIGHT*]energy"),
         ("-1*latency", "weights that are numbers of at least 0"),
         ("nan*energy", "weights that are numbers of at least 0"),
         ("0*energy", "a weight above 0"),
