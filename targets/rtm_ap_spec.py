@@ -77,6 +77,9 @@ class RtmApSpec(TargetSpec):
         return self
 
 
+_LEAST_COLUMNS = 32  # bits of an accumulator
+
+
 def _faults(spec: RtmApSpec) -> Iterator[str]:
     ap = spec.ap
     if ap.rows % 64:
@@ -85,8 +88,9 @@ def _faults(spec: RtmApSpec) -> Iterator[str]:
         yield f"ap.columns = {ap.columns}, at most 4096 can be addressed"
     if ap.domains > 256:
         yield f"ap.domains = {ap.domains}, at most 256 can be addressed"
-    if ap.columns < ap.carries + 32:
-        yield f"ap.columns = {ap.columns} leaves no room beside {ap.carries} carry columns"
+    if ap.columns < ap.carries + _LEAST_COLUMNS:
+        least = f"{ap.carries} for carries and {_LEAST_COLUMNS} for the shortest sum"
+        yield f"ap.columns = {ap.columns}, needed are at least {ap.carries + _LEAST_COLUMNS}: {least}"
     for key in ap.documented.keys() - Ap.model_fields.keys():
         yield f"ap.documented names {key}, which is no key of ap"
     if ap.ports > ap.domains:

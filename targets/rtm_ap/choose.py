@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import InternalError
+from cimc.errors import Fault, FitError, InternalError, raise_if
 from cimc.ir.tiles import Layer, Tiles
 from cimc.kind import Options
 from cimc.mapping.objective import Objective
@@ -47,15 +47,22 @@ _LAYOUTS = {0: CHOICES[:1], 1: CHOICES[:1], 2: (CHOICES[0], CHOICES[3]), 3: CHOI
 
 
 def map_layers(tiles: Tiles, target: Target, options: Options) -> Tiles:
-    """A plan in the nest of every macro layer."""
-    layers = tuple(
-        _mapped(layer, tiles, target, options) if layer.place == "macro" else layer
-        for layer in tiles.layers
-    )
-    return replace(tiles, layers=layers)
+    """A plan in the nest of every macro layer; all layers that do not fit are named together."""
+    layers, faults = list[Layer](), list[Fault]()
+    producers = tiles.graph.producers()
+    for layer in tiles.layers:
+        try:
+            layers.append(_mapped(layer, tiles, target, options))
+        except FitError as problem:
+            node = next(iter(producers[layer.ops[0]].nodes), "")
+            faults += [replace(fault, node=fault.node or node) for fault in problem.faults]
+    raise_if(faults, FitError)
+    return replace(tiles, layers=tuple(layers))
 
 
 def _mapped(layer: Layer, tiles: Tiles, target: Target, options: Options) -> Layer:
+    if layer.place != "macro":
+        return layer
     if layer.nest is None:
         raise InternalError(f"macro layer {layer.name} has no nest")
     work = work_of(layer, tiles)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from cimc.errors import FitError, InternalError
+from cimc.errors import Fault, FitError, InternalError
 from cimc.ir.tiles import Nest, Spatial, TemporalLoop
 from cimc.lowering import ConvShape
 from cimc.target import Target
@@ -153,6 +153,4 @@ def evened(tile: Tile, shape: ConvShape) -> Tile:
 
 def too_large(layer: str, need: str, have: str, help_: str) -> FitError:
     """A layer that does not fit the arrays."""
-    from cimc.errors import Fault
-
     return FitError(Fault(f"layer {layer} does not fit the arrays", need, have, help_, "CIM3201"))

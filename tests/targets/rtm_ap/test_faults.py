@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -20,6 +21,8 @@ from cimc.targets.rtm_ap.codegen import Style
 from cimc.targets.rtm_ap.plan import Plan, Tile
 from cimc.targets.rtm_ap.work import work_of
 from tests.targets.rtm_ap.test_rtm_ap import conv_graph
+
+MODEL = Path(__file__).parents[3] / "models" / "shapes_int8.onnx"
 
 
 def machine(columns: int, domains: int) -> Target:
@@ -77,6 +80,16 @@ def test_more_inputs_than_domains() -> None:
     multiply = Plan("multiply", Tile(1, 2, 2, 1, 2), 1, 1, Style(72))
     fault = fault_of(conv_graph(), machine(columns=160, domains=4), multiply)
     assert "18 x 10 for 72 inputs with their weights" in fault.need
+
+
+def test_all_layers_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    arguments = ["compile", str(MODEL), "-t", "rtm-ap", "-o", str(tmp_path / "out")]
+    small = ["--set", "ap.columns=40", "--set", "ap.domains=8"]
+    shown = CliRunner().invoke(cli, [*arguments, *small])
+    assert shown.exit_code == 4
+    nodes = [line.split()[1] for line in shown.stderr.splitlines() if line.startswith("  node:")]
+    assert nodes == ["stem", "b0a", "b0b", "d0", "b1a", "b1b"]
+    assert list(tmp_path.iterdir()) == []
 
 
 MIXED = """
