@@ -23,8 +23,10 @@ from cimc.lowering import ConvShape
 from cimc.mapping.workload import Workload
 from cimc.pipeline.tell import Outcome
 from cimc.target import Target
-from cimc.targets.sram_cim.exact.problem import Problem, Progress, Solution
+from cimc.targets.sram_cim.exact.choices import all_choices
+from cimc.targets.sram_cim.exact.problem import Limits, Problem, Progress, Solution, Timing
 from cimc.targets.sram_cim.exact.solve import model_of, solve
+from cimc.targets.sram_cim.exact.starts import starting_nests
 from cimc.targets.sram_cim.exact.store import Store, merged, problem_key
 from cimc.targets.sram_cim.exact.worker import (
     SOLVER,
@@ -39,11 +41,15 @@ from cimc.targets.sram_cim.exact.worker import (
     ThreadWorker,
     Worker,
 )
+from cimc.targets.sram_cim.machine import machine_of
 
 GRACE = 3.0  # seconds for a search to end after it was told to
 PATIENCE = 300.0  # seconds until one that does not is ended by force: it may be compiling kernels
 AGAIN = 1.5  # a search begins again only with so many times the time it had
 TICK = 0.2  # seconds between looks at the clock
+EFFORTS = 4  # of a search, that call kernels of their own
+
+_compiled: set[Timing] = set()  # timings whose kernels this process has
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +139,21 @@ def cores() -> int:
 
 
 def compile_kernels(problem: Problem, target: Target) -> None:
-    """Search a tiny layer: what is compiled on first use is then there for all processes."""
-    tiny = ConvShape(1, 1, 2, 2, 2, 2, 1, 1, 2, 2)
-    workload = Workload(tiny, problem.workload.bits)
-    solve(dataclasses.replace(problem, workload=workload, spatial=None), target, time_limit=1.0)
+    """Look at a tiny layer with every effort: what that compiles is then there for all processes.
+
+    Once for each timing: kernels of this process stay compiled.
+    """
+    if problem.timing in _compiled:
+        return
+    workload = Workload(ConvShape(1, 1, 2, 2, 1, 1, 1, 1, 1, 1), problem.workload.bits)
+    tiny = dataclasses.replace(problem, workload=workload, spatial=None)
+    model = model_of(tiny, target)
+    for nest in starting_nests(tiny, target):
+        model.evaluate(nest)
+    factors = next(iter(all_choices(workload, machine_of(target))))
+    for effort in range(EFFORTS):
+        model.explore(factors, tiny.objective, Limits(effort, math.inf, 0.0, lambda: False))
+    _compiled.add(problem.timing)
 
 
 @dataclass
