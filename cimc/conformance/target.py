@@ -113,7 +113,7 @@ def sample_results(
 
 def compile_sample(graph: Graph, target: Target, level: int) -> Compiled:
     """Compile a sample, verifying the state and its text after every pass."""
-    effort = Effort(level=level, time_limit_s=0.5)
+    effort = Effort(level=level, time_limit_s=0.2)
     fusing = (step("fuse-layers"),) if level else ()
     kept = Milestones(Clock())
     kept.keep(graph)
