@@ -88,13 +88,23 @@ class Homes:
         return self.machine.levels[0].name
 
     @cached_property
+    def passing(self) -> frozenset[str]:
+        """Kept values that one stage makes and another one reads: no stage has them in its part."""
+        inside = {name for layer in self.tiles.layers for name in layer.ops}
+        return frozenset(
+            name
+            for name in self.levels
+            if not self.is_constant(name) and (name not in inside or self.layers.strangers(name))
+        )
+
+    @cached_property
     def tenants(self) -> tuple[Tenant, ...]:
         """All kept values."""
         lives = lifetimes(self.layers)
         last = len(self.tiles.layers) - 1
         found = []
         for name, level in self.levels.items():
-            if level == self.cells:
+            if level == self.cells or name in self.passing:
                 continue
             found.append(Tenant(name, level, *lives.get(name, (0, last)), self.bytes(name)))
         for band in dict.fromkeys(self.layers.bands.values()):
@@ -269,8 +279,8 @@ class Homes:
             return self.obstacle_in_cells(op)
         if place and (level.along or not any(level.holds)):
             return "a level that the chip has once"
-        if self.layers.strangers(name):
-            return "a value that no other stage reads"
+        if op.mnemonic == "constant" and self.layers.strangers(name):
+            return "weights that no other stage reads"
         if op.mnemonic == "input" or name in self.layers.results:
             return "a value that is neither input nor output of the network"
         if op.out.type.dtype == "i32" and op.mnemonic != "constant":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 from cimc.ir.graph import Op, Value, operands
@@ -9,7 +10,7 @@ from cimc.ir.program import Buffer, VectorOp
 from cimc.ir.tiles import Layer, Tiles
 from cimc.kind import Options
 from cimc.mapping.machine import Machine
-from cimc.mapping.nest import Mapped, resolve
+from cimc.mapping.nest import Mapped, capacity_faults, resolve
 from cimc.mapping.objective import Objective
 from cimc.mapping.workload import Workload
 from cimc.target import Target
@@ -19,6 +20,7 @@ from cimc.targets.sram_cim.energy import leakage_pj
 from cimc.targets.sram_cim.homes import Homes
 from cimc.targets.sram_cim.layers import Layers
 from cimc.targets.sram_cim.machine import machine_of, spec_of
+from cimc.targets.sram_cim.placing import nest_of
 from cimc.targets.sram_cim.search import best_mapping
 from cimc.targets.sram_cim.stages import Stage
 from cimc.targets.sram_cim.timing import Figures, evaluate
@@ -55,6 +57,22 @@ class NetworkCost:
         if key not in self.known:
             self.known[key] = best_mapping(workload, epilogue, view, self.target, self.options)
         return self.known[key]
+
+    def mapped(self, tiles: Tiles) -> Tiles | None:
+        """All layers mapped on the machine as they find it; None if one does not fit."""
+        homes, layers = Homes(Layers(tiles), self.machine), list(tiles.layers)
+        for place, layer in enumerate(tiles.layers):
+            if layer.nest is not None:
+                workload = homes.layers.heavy(layer).workload
+                found = self.mapping(workload, epilogue_of(layer), homes.view(place))
+                if any(capacity_faults(found)):
+                    return None
+                layers[place] = dataclasses.replace(layer, nest=nest_of(found))
+        return dataclasses.replace(tiles, layers=tuple(layers))
+
+    def cycles_of(self, mapped: Mapped, layer: Layer) -> float:
+        """Cycles of a mapped layer."""
+        return evaluate(mapped, self.spec, epilogue_of(layer)).cycles
 
     def figures_of(self, mapped: Mapped, layer: Layer) -> float:
         """What a search for one layer's mapping minimizes."""

@@ -56,9 +56,10 @@ def keep_resident(tiles: Tiles, target: Target, options: Options, *, weights: bo
 
 
 def keep_around(tiles: Tiles, cost: NetworkCost, *, weights: bool) -> Tiles:
-    """The same for the layers of one stage, beside weights that stay in its cells."""
+    """The same for one stage, beside weights in its cells and values that pass to other stages."""
     cells = cost.machine.levels[cost.machine.chain(WEIGHT)[-1]].name
-    given = tuple(keep for keep in tiles.keeps if keep.level == cells)
+    passing = Homes(Layers(tiles), cost.machine).passing
+    given = tuple(k for k in tiles.keeps if k.level == cells or k.value in passing)
     return _Search(dataclasses.replace(tiles, keeps=given), cost).best(weights)
 
 
@@ -109,12 +110,12 @@ class _Search:
         read = self.traffic()
         groups = [self.layers.leaving(layer) for layer in self.tiles.layers]
         if weights:
-            kept = [keep.value for keep in self.tiles.keeps]
             constants = [self.layers.heavy(y).w.name for y in self.tiles.layers if y.nest]
-            constants = [name for name in constants if name not in kept]
             groups += [(n,) for n in dict.fromkeys(constants) if homes.is_constant(n)]
         for names in groups:
             if not names or any(homes.obstacle(name, place) for name in names):
+                continue
+            if any(name in self.homes.levels or self.layers.strangers(name) for name in names):
                 continue
             kinds = [self.layers.producers[name].out.type for name in names]
             size = sum(homes.bytes(name) for name in names)

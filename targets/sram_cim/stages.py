@@ -8,19 +8,21 @@
 
 A stage has its part of the levels inside the outermost memory for itself; ports of what the chip
 has once, and the link, are everybody's. What one stage makes and another one reads lies in the
-outermost memory, in as many slots as there are samples under way between them.
+outermost memory, or, where it is kept, in a level of the chip beside the parts of all stages: in as
+many slots as there are samples under way between them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cimc.errors import Fault
 from cimc.ir.graph import operands
 from cimc.ir.program import Instr, Item, Loop, Program, VectorOp, views, walk
 from cimc.ir.tiles import Tiles
+from cimc.ir.types import numpy_dtype
 from cimc.mapping.machine import Level, Machine
 from cimc.targets.sram_cim.homes import ALIGNED
 
@@ -66,7 +68,7 @@ def stages_of(tiles: Tiles, machine: Machine) -> tuple[Stage, ...]:
         return (Stage("main", tiles, machine),)
     producers = tiles.graph.producers()
     found, first = list[Stage](), 0
-    homeless = {keep.value: keep for keep in tiles.keeps}
+    taken = _taken(tiles)
     for number, staged in enumerate(tiles.staged):
         layers = tuple(layer for layer in tiles.layers if layer.name in staged.layers)
         touched = {
@@ -78,12 +80,11 @@ def stages_of(tiles: Tiles, machine: Machine) -> tuple[Stage, ...]:
         own = dataclasses.replace(
             tiles,
             layers=layers,
-            keeps=tuple(keep for name, keep in homeless.items() if name in touched),
+            keeps=tuple(keep for keep in tiles.keeps if keep.value in touched),
             fused=tuple(f for f in tiles.fused if set(f.layers) & set(staged.layers)),
             staged=(),
         )
-        homeless = {name: keep for name, keep in homeless.items() if name not in touched}
-        part = part_of(machine, staged.cores)
+        part = part_of(machine, staged.cores, taken)
         found.append(Stage(f"stage{number}", own, part, first))
         first += staged.cores
     return tuple(found)
@@ -94,7 +95,7 @@ def joined(tiles: Tiles, stages: Sequence[Stage]) -> Tiles:
     return dataclasses.replace(
         tiles,
         layers=tuple(layer for stage in stages for layer in stage.tiles.layers),
-        keeps=tuple(keep for stage in stages for keep in stage.tiles.keeps),
+        keeps=tuple(dict.fromkeys(keep for stage in stages for keep in stage.tiles.keeps)),
         fused=tuple(fused for stage in stages for fused in stage.tiles.fused),
     )
 
@@ -104,17 +105,22 @@ def cores_of_machine(machine: Machine) -> int:
     return next((axis.size for axis in machine.axes if axis.name == CORES), 1)
 
 
-def part_of(machine: Machine, cores: int) -> Machine:
-    """The machine that so many of the cores are: with their share of what the chip has once."""
+def part_of(machine: Machine, cores: int, taken: Mapping[str, int] | None = None) -> Machine:
+    """The machine that so many of the cores are: with their share of what the chip has once.
+
+    `taken`: bytes of a level that no stage has.
+    """
     total = cores_of_machine(machine)
-    if cores >= total:
+    taken = taken or {}
+    if cores >= total and not taken:
         return machine
     word = 8 * ALIGNED
 
     def share(number: int, level: Level) -> Level:
         if not number or level.along:
             return level
-        size = level.size_bits * cores // total // word * word
+        free = max(level.size_bits - 8 * taken.get(level.name, 0), 0)
+        size = free * min(cores, total) // total // word * word
         return dataclasses.replace(level, size_bits=size, key=f"{cores}/{total} of {level.key}")
 
     return dataclasses.replace(
@@ -141,23 +147,64 @@ def stage_faults(tiles: Tiles, machine: Machine) -> Iterator[Fault]:
             help="give stages fewer cores, or join some",
             code="CIM4039",
         )
+    for name, need in _taken(tiles).items():
+        level = next((level for level in machine.levels if level.name == name), None)
+        if level is not None and need > level.size_bits // 8:
+            yield Fault(
+                f"values that stages pass on do not fit in {name}",
+                need=f"{need} bytes, one slot for each sample under way",
+                have=f"{level.size_bits // 8} bytes ({machine.name}: {level.key})",
+                help="keep fewer of them",
+                code="CIM4042",
+            )
+
+
+def passed_on(tiles: Tiles) -> dict[str, int]:
+    """Values that later stages read: slots, one for each sample between maker and last reader."""
+    producers = tiles.graph.producers()
+    stage = {name: number for number, one in enumerate(tiles.staged) for name in one.layers}
+    place = {name: stage.get(layer.name, 0) for layer in tiles.layers for name in layer.ops}
+    found: dict[str, int] = {}
+    for name, reader in place.items():
+        for value in operands(producers[name]):
+            apart = reader - place.get(value.name, reader)
+            if apart:
+                found[value.name] = max(found.get(value.name, 1), apart + 1)
+    return found
+
+
+def bytes_passed_on(tiles: Tiles, name: str, slots: int) -> int:
+    """Bytes that all slots of a value take."""
+    kind = tiles.graph.producers()[name].out.type
+    size = kind.elements * numpy_dtype(kind.dtype).itemsize
+    return -(-size * slots // ALIGNED) * ALIGNED
+
+
+def _taken(tiles: Tiles) -> dict[str, int]:
+    """Bytes that values between stages take of the levels where they are kept."""
+    slots, found = passed_on(tiles), dict[str, int]()
+    for keep in tiles.keeps:
+        if keep.value in slots:
+            size = bytes_passed_on(tiles, keep.value, slots[keep.value])
+            found[keep.level] = found.get(keep.level, 0) + size
+    return found
 
 
 def settled(program: Program, stages: Sequence[Stage], tiles: Tiles) -> Program:
     """The program with every stage on its own cores, and slots for samples under way."""
     if stages[0].first < 0:
         return program
-    owner = {
-        name: stage
-        for stage, stream in zip(stages, program.streams, strict=True)
-        for instr, _ in walk(stream.body)
-        for name in _touched(instr)
-    }
-    slots = _slots(stages, tiles)
+    owner: dict[str, set[int]] = {}
+    for number, stream in enumerate(program.streams):
+        for instr, _ in walk(stream.body):
+            for name in _touched(instr):
+                owner.setdefault(name, set()).add(number)
+    slots = passed_on(tiles)
     buffers = []
     for buffer in program.buffers:
-        stage = owner.get(buffer.name)
-        memory = buffer.memory if stage is None else stage.memory(buffer.memory)
+        memory, found = buffer.memory, owner.get(buffer.name, set())
+        if len(found) == 1:
+            memory = stages[min(found)].memory(memory)
         count = slots.get(buffer.name, buffer.slots)
         buffers.append(dataclasses.replace(buffer, memory=memory, slots=count))
     streams = (
@@ -171,21 +218,3 @@ def _touched(instr: Instr) -> Iterator[str]:
     if isinstance(instr, VectorOp):
         yield from (value.name for value in (*operands(instr.op), instr.op.out))
     yield from (view.buffer for view in views(instr).values())
-
-
-def _slots(stages: Sequence[Stage], tiles: Tiles) -> dict[str, int]:
-    """Of what later stages read: one slot for each sample between maker and last reader."""
-    producers = tiles.graph.producers()
-    place = {
-        name: number
-        for number, stage in enumerate(stages)
-        for layer in stage.tiles.layers
-        for name in layer.ops
-    }
-    found: dict[str, int] = {}
-    for name, reader in place.items():
-        for value in operands(producers[name]):
-            apart = reader - place.get(value.name, reader)
-            if apart:
-                found[value.name] = max(found.get(value.name, 1), apart + 1)
-    return found
