@@ -47,8 +47,8 @@ class SharedPorts:
         self.referee = Referee(problem.workload, problem.epilogue, target)
         self.known: dict[Nest, Figures | None] = {}
         self.best = Figures(np.inf, np.inf)
-        self.labels = kernel.labels_for(ROOM, self.columns.count)
-        self.few_labels = kernel.labels_for(SMALL, self.columns.count)
+        self.labels = kernel.labels_for(ROOM, self.columns.count, len(self.machine.levels))
+        self.few_labels = kernel.labels_for(SMALL, self.columns.count, len(self.machine.levels))
         self.shares: dict[tuple[float, float], Floats] = {}  # of units, that were good last time
         self.polished_from = np.inf  # better mappings than this are worth polishing
         self.begun: dict[Factors, _Pricing] = {}

@@ -58,8 +58,9 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 CHAIN = 0  # first column of a row of costs
-WAITS = 6  # of the registers of I and W, of O before a first and another visit; activations that
-# the tile of I and of W inside lasts, negative
+FIRST, AGAIN, BETWEEN = 2, 3, 4  # before a tile's first visit, after another's last one, otherwise
+WAITS = 7  # of the registers of I and W, of O in these cases; activations that the tile of I and of
+# W inside lasts, negative; behind them, those since a level was read last
 
 
 class Space(NamedTuple):
@@ -266,11 +267,11 @@ def inward(
 @part
 def outward(
     s: Space, i: int, j: int, v: int, sums: bool, later: bool, pj: int, row: Floats
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """Tiles of results from position j to i, partial ones back, too.
 
-    Returns the cycles that the sums' register waits before a first visit, and before another one;
-    further out, those that the latter takes longer.
+    Returns the cycles that the sums' register waits before a first visit, after a last one, and
+    between others; further out, those that take longer.
     """
     m = s.m
     outer, inner = m.chain[2, i], m.chain[2, j]
@@ -284,15 +285,16 @@ def outward(
         row[CHAIN] += cycles
         if register and not later:
             row[row.shape[0] - 1] += (times - 1.0) * cycles
-        return (0.0 if later or not register else held), 0.0
+        return (0.0 if later or not register else held), 0.0, 0.0
     bits = bits_at(m, 2, j, sums)
     read, stored = s.tile[2, inner, v] * bits, s.tile[2, outer, v] * bits
     crossing = read if m.level[inner, CHIP] else stored
     again = times - times / left
     leaving = again if sums and i == 0 else times
     banks = 1 if later else 0
-    held, cycles = passage(s, 2, inner, outer, read, stored, crossing, banks, leaving, pj, row)
-    first, back, both = held, 0.0, 0.0
+    held, leaves = passage(s, 2, inner, outer, read, stored, crossing, banks, leaving, pj, row)
+    cycles = leaves
+    first, last, between = held, 0.0, 0.0
     if sums:
         width = float(m.numbers[WORD] if i == 0 else m.numbers[PSUM_BITS])
         down, into = s.tile[2, outer, v] * width, s.tile[2, inner, v] * width
@@ -300,14 +302,15 @@ def outward(
         if i == 0:
             done, cycles = finish(s, inner, outer, v, times / left, pj, row)
             first = min(first, done)
-        both = (first if i == 0 else cycles) + coming
-        back = first + coming  # complete sums leave elsewhere: nobody waits until they are there
+        between = leaves + coming
+        # Complete sums may leave elsewhere: nobody waits until they are there.
+        last = (first if register or i == 0 else leaves) + coming
     row[CHAIN] += cycles
     if not later and (not register or m.level[outer, CHIP]):
-        row[row.shape[0] - 1] += (times - 1.0) * max(cycles, back)
-    if later or not register:
-        return 0.0, both if partial else 0.0
-    return first, back
+        row[row.shape[0] - 1] += (times - 1.0) * max(cycles, last)
+    if later:
+        return 0.0, 0.0, 0.0
+    return first if register else 0.0, last if partial else 0.0, between if partial else 0.0
 
 
 @part
@@ -317,8 +320,9 @@ def way_costs(
     """Fill a row with what a way costs at point v, gap with what is waited for; False: no way.
 
     is_last: no loops are left, each tile moves once.
-    gap:     cycles that registers wait, sums before a first visit and before another one; cycles
-             that a level further in than the way's end waits longer, whatever it was filled from
+    gap:     cycles that a register waits, that of sums in three cases; ways from further out, how
+             much longer they make it wait; of inputs and weights also those of a second move, and
+             how long a tile loaded ahead holds the outermost memory's port, in how many pieces
     """
     m = s.m
     o, j, end = s.way[way, WAY_OPERAND], s.way[way, WAY_FROM], s.way[way, WAY_TO]
@@ -329,7 +333,7 @@ def way_costs(
         row[column] = 0.0
     pj = s.column[2 * m.level.shape[0]] + 1
     gap[:] = 0.0
-    is_first, is_register = True, j == m.length[o] - 1
+    is_first = True
     while j > end:
         i = j - 1
         while i > end and not (by >> i) & 1:
@@ -345,16 +349,20 @@ def way_costs(
             behind = i > end and bool((double >> i) & 1)
             waits = inward(s, o, i, j, v, twice, behind, pj, row)
             if is_first:
-                gap[0 if is_register else 2] = waits
+                gap[0] = waits
+            elif gap[1] == 0.0:
+                gap[1] = waits
+            if i == 0 and twice:
+                gap[3] = up(s.tile[o, m.chain[o, 0], v] * bits_at(m, o, 0, False), m.level[0, READ])
+                gap[4] = pieces(s, o, level, v)
         else:
             partial = s.reduced[v] > 1.0
             if twice and (partial or i != end):
                 return False
-            waits, returns = outward(s, i, j, v, sums, twice, pj, row)
-            if is_first and is_register:
-                gap[0], gap[1] = waits, returns
-            else:
-                gap[1 if is_register else 2] += returns
+            waits, last, between = outward(s, i, j, v, sums, twice, pj, row)
+            gap[0] += waits
+            gap[1] += last
+            gap[2] += between
             sums = sums and partial
         is_first = False
         j = i
@@ -371,46 +379,109 @@ def fits(s: Space, o: int, j: int, v: int, sums: bool) -> bool:
 
 
 @part
+def pieces(s: Space, o: int, level: int, v: int) -> float:
+    """In how many pieces a tile is loaded ahead at most (see `pieces_of`)."""
+    if not (s.m.level[0, CHIP] and s.m.level[level, CHIP]):
+        return 1.0
+    most, whole = 1.0, s.tile[o, level, v]
+    for k in range(s.dim.shape[0]):
+        prime = s.prime[k]
+        if k > 0 and np.any(s.prime[:k] == prime):
+            continue
+        loops = 0
+        for other in range(s.dim.shape[0]):
+            if s.prime[other] == prime:
+                loops += (v // s.stride[other]) % (s.most[other] + 1)
+        while loops > 0 and whole % prime == 0.0:
+            most *= prime
+            whole /= prime
+            loops -= 1
+    return most
+
+
+@part
 def wait(
     s: Space, o: int, way: int, v: int, is_register: bool, gap: Floats, waits: Floats
 ) -> float:
-    """Take a move of operand o into account in `waits`; cycles that each of its tiles takes longer.
+    """Take a move of operand o into account in `waits`; cycles that the chain takes longer.
 
     A tile in the only buffer of a level moves when all that was made of the one before is on its
-    way further in. Sums come back when others are gone: nothing hides that. Others have as long as
-    what is inside keeps the macro busy.
+    way further in, and when its port has served what came before. Inputs and weights have as long
+    as what is inside keeps the macro busy. Sums come back when others are gone: nothing hides that.
+
+    A port serves in order. What is loaded ahead keeps it from small tiles of others, of which one
+    is ahead, too: pieces that take longer than three of those hold up all.
     """
-    longer = 0.0
+    m, first, end = s.m, s.way[way, WAY_FROM], s.way[way, WAY_TO]
+    if o == 2:
+        if is_register:
+            waits[FIRST] = gap[0]
+            waits[AGAIN], waits[BETWEEN] = max(gap[0], gap[1]), max(gap[0], gap[2])
+        else:
+            waits[AGAIN] += gap[1]
+            waits[BETWEEN] += gap[2]
+        return 0.0
+    longest = waits[:WAITS].max()  # what lasts is negative
+    each = float(m.numbers[ACTIVATION]) + longest
+    source = m.chain[o, first_stop(s, way)]
+    longer, extra = 0.0, 0.0
     if is_register:
         waits[o] = gap[0]
-        if o == 2:
-            waits[3] = max(waits[2], gap[1])
-    elif o == 2:
-        waits[3] += gap[2]
+        since = -waits[WAITS + m.chain[o, end]]
+        if o == 1 and since <= s.placed[v]:
+            longer = max(0.0, gap[1] - since * each)
     else:
-        longest = max(max(waits[0], waits[1]), max(waits[2], waits[3]))
-        busy = -waits[4 + o] * (float(s.m.numbers[ACTIVATION]) + longest)
-        longer = max(0.0, gap[2] - busy)
-        waits[o] += longer
-    if o < 2:
-        twice = (s.way[way, WAY_DOUBLE] >> s.way[way, WAY_FROM]) & 1
-        waits[4 + o] = -s.placed[v] * (2.0 if twice else 1.0)
-    return longer if o == 1 else 0.0
+        inside = min(-waits[5 + o], -waits[WAITS + source])
+        longer = max(0.0, gap[0] - inside * each)
+    waits[o] += longer
+    since = -waits[WAITS + m.chain[o, end]]
+    if gap[3] > 0.0 and since < np.inf:
+        most = gap[4]
+        extra = max(0.0, gap[3] - 1.5 * since * each * most - waits[o])
+    twice = (s.way[way, WAY_DOUBLE] >> first) & 1
+    waits[5 + o] = -s.placed[v] * (2.0 if twice else 1.0)
+    j = first
+    for i in range(first - 1, end - 1, -1):
+        if i == end or (s.way[way, WAY_BY] >> i) & 1:
+            level = m.chain[o, i]
+            ahead = (s.way[way, WAY_DOUBLE] >> j) & 1
+            if m.level[level, CHIP] and (i == 0 or not ahead):
+                waits[WAITS + level] = max(waits[WAITS + level], -2.0 * s.placed[v])
+            j = i
+    return float((s.placed[-1] / s.placed[v] - 1.0) * (extra + (longer if o == 1 else 0.0)))
+
+
+@part
+def no_waits(s: Space, waits: Floats) -> None:
+    """Nothing has moved yet."""
+    waits[:] = 0.0
+    waits[WAITS:] = -np.inf
+
+
+@part
+def first_stop(s: Space, way: int) -> int:
+    """The position that the first move of a way leads to."""
+    i = s.way[way, WAY_FROM] - 1
+    while i > s.way[way, WAY_TO] and not (s.way[way, WAY_BY] >> i) & 1:
+        i -= 1
+    return int(i)
 
 
 @part
 def gaps(s: Space, v: int, kind: int, waits: Floats, is_free: bool) -> float:
     """Cycles between activations where a loop of this kind steps, around point v.
 
-    waits: of the registers of I and W, and of O before first and other visits, those that change.
+    waits: of the registers that have changed (see `WAITS`).
     is_free: what the weights need is charged already.
     """
     times = s.placed[-1] / s.placed[v] * (1.0 - 1.0 / s.prime[kind])
     others = max(waits[0], waits[1])
-    again = max(others, waits[3])
+    between = max(others, waits[BETWEEN])
     if s.m.reduced[s.dim[kind]]:
-        total = again
+        total = between
     else:
         left = s.reduced[v]
-        total = max(others, waits[2]) / left + again * (1.0 - 1.0 / left)
+        total = max(others, waits[FIRST]) / left
+        if left > 1.0:
+            total += max(others, waits[AGAIN]) / left + between * (1.0 - 2.0 / left)
     return float(times * (total - (waits[1] if is_free else 0.0)))

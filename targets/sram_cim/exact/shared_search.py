@@ -22,16 +22,18 @@ from cimc.targets.sram_cim import search_kernel as packed
 from cimc.targets.sram_cim.exact import shared_costs as costs
 from cimc.targets.sram_cim.exact.shared_costs import (
     CHAIN,
+    FIRST,
     WAITS,
-    WAY_BY,
     WAY_FROM,
     WAY_OPERAND,
     WAY_TO,
     Floats,
     Ints,
     Space,
+    first_stop,
     fits,
     gaps,
+    no_waits,
     wait,
     way_costs,
 )
@@ -49,9 +51,9 @@ class Rows(NamedTuple):
     """Costs of every way at every point, for tiles of sums (1) or of other data (0)."""
 
     cost: Floats  # [points, ways, 2, columns]
-    gap: Floats  # [points, ways, 2, 3]
+    gap: Floats  # [points, ways, 2, 5]
     legal: Bools  # [points, ways, 2]
-    least: Floats  # [3, positions, 2] waits of each register, by the position it is filled from
+    least: Floats  # [3, positions, 3] waits of each register, by the position it is filled from
 
 
 class Prices(NamedTuple):
@@ -61,24 +63,15 @@ class Prices(NamedTuple):
     constant: float
 
 
-@part
-def first_stop(s: Space, way: int) -> int:
-    """The position that the first move of a way leads to."""
-    i = s.way[way, WAY_FROM] - 1
-    while i > s.way[way, WAY_TO] and not (s.way[way, WAY_BY] >> i) & 1:
-        i -= 1
-    return int(i)
-
-
 @njit
 def rows_of(s: Space, columns: int) -> Rows:
     """The costs of all ways."""
     points, ways = s.placed.shape[0], s.way.shape[0]
     cost = np.zeros((points, ways, 2, columns))
-    gap = np.zeros((points, ways, 2, 3))
+    gap = np.zeros((points, ways, 2, 5))
     legal = np.zeros((points, ways, 2), np.bool_)
     longest = max(s.m.length[0], s.m.length[1], s.m.length[2])
-    least = np.full((3, longest, 2), INFINITE)
+    least = np.full((3, longest, 3), INFINITE)
     for v in range(points):
         for way in range(ways):
             o, start = s.way[way, WAY_OPERAND], s.way[way, WAY_FROM]
@@ -95,12 +88,15 @@ def rows_of(s: Space, columns: int) -> Rows:
                     near = first_stop(s, way)
                     least[o, near, 0] = min(least[o, near, 0], gap[v, way, sums, 0])
                     if o == 2 and s.reduced[v] > 1.0:
-                        least[o, near, 1] = min(least[o, near, 1], gap[v, way, sums, 1])
+                        for case in range(1, 3):
+                            least[o, near, case] = min(
+                                least[o, near, case], gap[v, way, sums, case]
+                            )
     for o in range(3):
         for j in range(longest):
-            for place in range(2):
-                if least[o, j, place] == INFINITE:
-                    least[o, j, place] = 0.0
+            for case in range(3):
+                if least[o, j, case] == INFINITE:
+                    least[o, j, case] = 0.0
     return Rows(cost, gap, legal, least)
 
 
@@ -143,8 +139,9 @@ def least_waits(s: Space, rows: Rows, a: int, c: int, waits: Floats) -> None:
     near, far = s.near[0, a], s.near[2, c]
     waits[0] = rows.least[0, near, 0] if near >= 0 else 0.0
     waits[1] = 0.0
-    waits[2] = rows.least[2, far, 0] if far >= 0 else 0.0
-    waits[3] = max(waits[2], rows.least[2, far, 1]) if far >= 0 else 0.0
+    for case in range(3):
+        waits[FIRST + case] = rows.least[2, far, case] if far >= 0 else 0.0
+        waits[FIRST + case] = max(waits[FIRST], waits[FIRST + case])
 
 
 @njit
@@ -156,7 +153,7 @@ def completions(s: Space, rows: Rows, price: Floats) -> Floats:
     longest = max(n[0], n[1], n[2])
     best = np.empty((3, 2, longest, longest))
     which = np.empty((3, 2, longest, longest), np.int64)
-    waits = np.zeros(4)
+    waits = np.zeros(WAITS)
     kinds = s.dim.shape[0]
     for v in range(points - 1, -1, -1):
         scalars(s, rows, v, price, best, which)
@@ -227,7 +224,7 @@ class Labels(NamedTuple):
 
     state: Ints  # [most, 5] point, levels of I, W, O, sums
     cost: Floats  # [most, columns]
-    waits: Floats  # [most, WAITS]
+    waits: Floats  # [most, WAITS + levels]
     parent: Ints  # [most]
     step: Ints  # [most, 4] kind of loop, ways of I, W, O, -1 for none
     next: Ints  # [most] of the same state, -1
@@ -235,12 +232,12 @@ class Labels(NamedTuple):
 
 
 @njit
-def labels_for(most: int, columns: int) -> Labels:
+def labels_for(most: int, columns: int, levels: int) -> Labels:
     """Room for so many."""
     return Labels(
         np.zeros((most, 5), np.int64),
         np.zeros((most, columns)),
-        np.zeros((most, WAITS)),
+        np.zeros((most, WAITS + levels)),
         np.full(most, -1, np.int64),
         np.full((most, 4), -1, np.int64),
         np.full(most, -1, np.int64),
@@ -318,13 +315,13 @@ def label(
     room = made.parent.shape[0]
     head = np.full(points * n[0] * n[1] * n[2] * 2, -1, np.int64)
     to_go = np.empty(tables)
-    cost, waits = np.empty(columns), np.empty(WAITS)
+    cost, waits = np.empty(columns), np.empty(WAITS + m.level.shape[0])
     registers = n[0] - 1, n[1] - 1, n[2] - 1
     made.state[0] = 0
     made.state[0, 1], made.state[0, 2], made.state[0, 3] = registers
     made.state[0, 4] = 1
     made.cost[0] = start
-    made.waits[0] = 0.0
+    no_waits(s, made.waits[0])
     made.dead[0] = False
     first, end, total = 0, 1, 1
     levels = 0
@@ -387,7 +384,7 @@ def label(
                                     s, o, way, v, made.state[x, 1 + o] == registers[o],
                                     rows.gap[v, way, own], waits,
                                 )  # fmt: skip
-                                cost[CHAIN] += (s.placed[-1] / s.placed[v] - 1.0) * longer
+                                cost[CHAIN] += longer
                             cost[CHAIN] += gaps(s, v, k, waits, b < registers[1])
                             if over(cost, capacity):
                                 continue
@@ -441,7 +438,7 @@ def beaten(made: Labels, other: int, cost: Floats, waits: Floats, used: Ints) ->
                     worse = True
                 elif y > x * (1.0 + SLACK):
                     better = True
-            for place in range(WAITS):
+            for place in range(waits.shape[0]):
                 if made.waits[other, place] > waits[place]:
                     worse = True
                 elif made.waits[other, place] < waits[place]:
@@ -520,7 +517,8 @@ def descend(
     steps = np.full((levels, 4), -1, np.int64)
     last = np.full(3, -1, np.int64)
     cost = start.copy()
-    waits, lower = np.zeros(WAITS), np.zeros(4)
+    waits, lower = np.empty(WAITS + m.level.shape[0]), np.zeros(WAITS)
+    no_waits(s, waits)
     at = np.array([n[0] - 1, n[1] - 1, n[2] - 1])
     sums, v = 1, 0
     pick = np.zeros(4, np.int64)
@@ -563,7 +561,7 @@ def descend(
                 cost += rows.cost[v, way, own]
                 gap = rows.gap[v, way, own]
                 longer = wait(s, o, way, v, at[o] == n[o] - 1, gap, waits)
-                cost[CHAIN] += (s.placed[-1] / s.placed[v] - 1.0) * longer
+                cost[CHAIN] += longer
                 if o == 2:
                     changed = int(s.reduced[v] > 1.0)
                 at[o] = to
@@ -589,7 +587,8 @@ def descend(
 def costs_of(s: Space, rows: Rows, start: Floats, steps: Ints, last: Ints) -> Floats:
     """The costs of one mapping."""
     n = s.places
-    cost, waits = start.copy(), np.zeros(WAITS)
+    cost, waits = start.copy(), np.empty(WAITS + s.m.level.shape[0])
+    no_waits(s, waits)
     at = np.array([n[0] - 1, n[1] - 1, n[2] - 1])
     sums, v = 1, 0
     for step in range(steps.shape[0] + 1):
@@ -602,7 +601,7 @@ def costs_of(s: Space, rows: Rows, start: Floats, steps: Ints, last: Ints) -> Fl
             cost += rows.cost[v, way, own]
             gap = rows.gap[v, way, own]
             longer = wait(s, o, way, v, at[o] == n[o] - 1, gap, waits)
-            cost[CHAIN] += (s.placed[-1] / s.placed[v] - 1.0) * longer
+            cost[CHAIN] += longer
             if o == 2:
                 changed = int(s.reduced[v] > 1.0)
             at[o] = s.leads[way, at[o]]
