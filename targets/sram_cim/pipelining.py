@@ -2,18 +2,26 @@
 
 `cuts` proposes where to cut. The most promising proposals are worked out: what stages pass on stays
 on the chip where half of a level holds it, each stage finds which weights stay in its cells, what
-else stays in its part of the chip's buffer, and what it fuses. The one with the shortest period by
-the closed form is taken: that of the slowest stage, or of the outermost memory's port.
+else stays in its part of the chip's buffer, and what it fuses: for the objective, and for the
+product of cycles and energy, which goes easier on what stages share. The one with the shortest
+period by the closed form is taken.
+
+A stage that takes T cycles alone, o of them with the port of the outermost memory, finds the port
+taken by others for their o' cycles of each period P. Waiting as long as if they came at random,
+
+    P = T + o * o' / P        for the slowest stage; no less than all o together
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 from cimc.errors import Fault, FitError, UsageError, raise_if
 from cimc.ir.tiles import Keep, Staged, Tiles
 from cimc.kind import Options
+from cimc.mapping.machine import Machine
 from cimc.target import Target
 from cimc.targets.sram_cim.cells import keep_in_cells
 from cimc.targets.sram_cim.cuts import Cut, Shares, outside
@@ -24,6 +32,7 @@ from cimc.targets.sram_cim.machine import machine_of
 from cimc.targets.sram_cim.network_cost import NetworkCost
 from cimc.targets.sram_cim.residency import keep_around
 from cimc.targets.sram_cim.stages import (
+    Stage,
     bytes_passed_on,
     cores_of_machine,
     joined,
@@ -32,7 +41,8 @@ from cimc.targets.sram_cim.stages import (
 )
 
 MOST = 8  # stages
-PROPOSALS = 3  # that are worked out, of each way to count
+PROPOSALS = 2  # that are worked out, of each way to count
+SPARING = "edp"  # the objective that spares what stages share
 ROOM = 0.5  # share of a level for what stages pass on, at most
 
 
@@ -48,12 +58,13 @@ def pipeline_cores(tiles: Tiles, target: Target, options: Options, *, stages: in
     raise_if(_impossible(tiles, target, stages), UsageError)
     if not stages and min(cores_of_machine(machine_of(target)), len(tiles.layers)) < 2:
         return tiles
-    search = _Search(tiles, target, options)
-    found = search.best(stages)
-    if found is None and stages:
-        need = f"layers that fit on parts of {search.shares.total} cores"
+    objectives = dict.fromkeys((options.objective, SPARING))
+    ways = [dataclasses.replace(options, objective=objective) for objective in objectives]
+    found = [one for way in ways for one in _Search(tiles, target, way).pipelines(stages)]
+    if not found and stages:
+        need = f"layers that fit on parts of {cores_of_machine(machine_of(target))} cores"
         raise FitError(Fault(f"{stages} stages do not fit", need, code="CIM4041"))
-    return found or tiles
+    return min(found, key=lambda item: item[0])[1] if found else tiles
 
 
 def _impossible(tiles: Tiles, target: Target, stages: int) -> Iterator[Fault]:
@@ -75,17 +86,17 @@ class _Search:
         self.given, self.target, self.options = tiles, target, options
         self.tiles = dataclasses.replace(tiles, keeps=(), fused=())
         self.shares = Shares(self.tiles, target, options)
+        self.known: dict[tuple[str, str, tuple[Keep, ...], Machine], Tiles] = {}
 
-    def best(self, stages: int) -> Tiles | None:
-        """The pipeline with the shortest period by the closed form; None if none fits."""
+    def pipelines(self, stages: int) -> Iterator[tuple[float, Tiles]]:
+        """Pipelines with their periods by the closed form; none if none fits."""
         most = min(MOST, self.shares.total, len(self.tiles.layers))
         counts = (stages,) if stages else range(1, most + 1)
-        found = [
-            self.worked_out(cuts, passing)
-            for cuts in self.proposals(counts)
-            for passing in (False, True)
-        ]
-        return min(found, key=self.period, default=None)
+        for cuts in self.proposals(counts):
+            for passing in (False, True):
+                tiles = self.worked_out(cuts, passing)
+                if tiles is not None:
+                    yield self.period(tiles), tiles
 
     def proposals(self, counts: Sequence[int]) -> list[tuple[Cut, ...]]:
         """Cuts that promise most, by layers with operands outside and by layers on the chip."""
@@ -98,17 +109,21 @@ class _Search:
 
     def period(self, tiles: Tiles) -> float:
         """Cycles between samples by the closed form."""
-        slowest, shared = 0.0, 0.0
+        cycles, ports = [], []
         for stage in stages_of(tiles, self.shares.machine):
             cost = NetworkCost(self.target, self.options, stage, self.shares.mappings)
-            slowest = max(slowest, cost.total(cost.by_layer(stage.tiles)).cycles)
-            shared += outside(Homes(Layers(stage.tiles), stage.machine), cost)
-        return max(slowest, shared)
+            cycles.append(cost.total(cost.by_layer(stage.tiles)).cycles)
+            ports.append(outside(Homes(Layers(stage.tiles), stage.machine), cost))
+        periods = (
+            (alone + math.sqrt(alone**2 + 4 * port * (sum(ports) - port))) / 2
+            for alone, port in zip(cycles, ports, strict=True)
+        )
+        return max(*periods, sum(ports))
 
-    def worked_out(self, cuts: Sequence[Cut], passing: bool) -> Tiles:
+    def worked_out(self, cuts: Sequence[Cut], passing: bool) -> Tiles | None:
         """The cuts as stages, each with what it keeps and fuses where the given tiles do so.
 
-        `passing`: what stages pass on stays on the chip, as far as it fits.
+        `passing`: what stages pass on stays on the chip, as far as it fits; None if nothing does.
         """
         layers = [share for cut in cuts for share in self.shares.on(cut.cores)[cut.first : cut.end]]
         staged = tuple(
@@ -117,18 +132,25 @@ class _Search:
         )
         mapped = tuple(share.layer for share in layers)
         tiles = dataclasses.replace(self.tiles, layers=mapped, staged=staged)
-        kept = self.passed(tiles) if passing else None
-        tiles = kept or tiles
-        stages = []
-        for stage in stages_of(tiles, self.shares.machine):
+        kept = self.passed(tiles) if passing else tiles
+        if kept is None:
+            return None
+        stages = [self.refined(stage) for stage in stages_of(kept, self.shares.machine)]
+        return joined(kept, stages)
+
+    def refined(self, stage: Stage) -> Stage:
+        """A stage with what it keeps and fuses for itself."""
+        layers, keeps = stage.tiles.layers, stage.tiles.keeps
+        key = layers[0].name, layers[-1].name, keeps, stage.machine
+        if key not in self.known:
             cost = NetworkCost(self.target, self.options, stage, self.shares.mappings)
             own = keep_in_cells(stage.tiles, cost)
             if self.given.keeps:
                 own = keep_around(own, cost, weights=True)
             if self.given.fused:
                 own = fuse_among(own, cost)
-            stages.append(dataclasses.replace(stage, tiles=own))
-        return joined(tiles, stages)
+            self.known[key] = own
+        return dataclasses.replace(stage, tiles=self.known[key])
 
     def passed(self, tiles: Tiles) -> Tiles | None:
         """What stages pass on in a level of the chip, the smallest first; layers mapped for it."""
