@@ -13,6 +13,7 @@ to exceed. A buffer that has an address already keeps it.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -141,22 +142,21 @@ def _place(buffers: Iterable[Buffer], lives: Mapping[str, Life]) -> dict[str, in
     taken.sort(key=lambda entry: entry[0])
     top = 0
     for buffer in throughout:
-        start = _aligned(top, buffer)
+        size, start = bytes_of(buffer), _aligned(top, buffer)
         for low, high, _ in taken:
-            if low < start + bytes_of(buffer) and high > start:
+            if low < start + size and high > start:
                 start = _aligned(high, buffer)
         addresses[buffer.name] = start
-        top = start + bytes_of(buffer)
+        top = start + size
     for buffer in shared:
-        life, start = lives[buffer.name], _aligned(top, buffer)
+        life, size, start = lives[buffer.name], bytes_of(buffer), _aligned(top, buffer)
         for low, high, other in taken:
-            if low >= start + bytes_of(buffer):
+            if low >= start + size:
                 break
             if high > start and life.meets(other):
                 start = _aligned(high, buffer)
         addresses[buffer.name] = start
-        taken.append((start, start + bytes_of(buffer), life))
-        taken.sort(key=lambda entry: entry[0])
+        bisect.insort(taken, (start, start + size, life), key=lambda entry: entry[0])
     return addresses
 
 

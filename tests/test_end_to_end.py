@@ -60,14 +60,13 @@ def test_all_levels_agree_bit_for_bit(name: str, target: str) -> None:
 def test_every_dump_continues_to_the_same_program(target: str, tmp_path: Path) -> None:
     model, machine = MODELS / "shapes_ternary.onnx", load_target(target)
     whole = cimc.compile(model, target, observers=[Dump(tmp_path)]).compiled.program
-    dumps = sorted(tmp_path.glob("*.cir"))
+    text, dumps = str(whole), sorted(tmp_path.glob("*.cir"))
     assert len(dumps) > 10
     for path in dumps:
         state, rest = load_state(path), next_steps(path)
         assert rest is not None
-        assert str(run_pipeline(state, parse_pipeline(rest), target=machine)) == str(whole), (
-            path.name
-        )
+        again = run_pipeline(state, parse_pipeline(rest), target=machine, verify="none")
+        assert str(again) == text, path.name  # a text that has been verified
 
 
 @pytest.mark.parametrize("name", ["shapes_int8", "shapes_ternary"])

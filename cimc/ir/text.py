@@ -67,7 +67,6 @@ class Scanner:
     position: int = 0
     _kind: str = field(default="", init=False)
     _token: str = field(default="", init=False)
-    _start: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._advance()
@@ -75,12 +74,12 @@ class Scanner:
     def _advance(self) -> None:
         match = _TOKEN.match(self.text, self.position)
         if match is None:
-            stripped = len(self.text[self.position :]) - len(self.text[self.position :].lstrip())
-            self._start = self.position + stripped
-            raise self.error("a word, a name or a number", self.text[self._start : self._start + 1])
-        self._kind = match.lastgroup or "end"
-        self._token = match.group(self._kind)
-        self._start = match.start(self._kind)
+            rest = self.text[self.position :]
+            self._token = rest.lstrip()[:1]
+            self.position += len(rest) - len(rest.lstrip()) + len(self._token)
+            raise self.error("a word, a name or a number")
+        self._kind = kind = match.lastgroup or "end"
+        self._token = match[kind]
         self.position = match.end()
 
     @property
@@ -90,8 +89,9 @@ class Scanner:
 
     def error(self, need: str, have: str | None = None) -> TextError:
         """A fault at the current place."""
-        line = self.text.count("\n", 0, self._start) + 1
-        column = self._start - (self.text.rfind("\n", 0, self._start) + 1) + 1
+        start = self.position - len(self._token)
+        line = self.text.count("\n", 0, start) + 1
+        column = start - (self.text.rfind("\n", 0, start) + 1) + 1
         shown = self._token if have is None else have
         return TextError(
             Fault(
@@ -104,7 +104,7 @@ class Scanner:
 
     def peek(self, *tokens: str) -> bool:
         """True if the next word is one of `tokens`."""
-        return self._kind in ("word", "mark") and self._token in tokens
+        return self._token in tokens and self._kind in ("word", "mark")
 
     def peek_kind(self, kind: str) -> bool:
         """True if the next word is a `name`, `string`, `number`, `word` or `mark`."""
@@ -113,7 +113,7 @@ class Scanner:
     def take(self, *tokens: str) -> str:
         """The next word, which must be one of `tokens` (any plain word if none is given)."""
         ok = (
-            self._kind in ("word", "mark") and self._token in tokens
+            self._token in tokens and self._kind in ("word", "mark")
             if tokens
             else self._kind == "word"
         )
@@ -125,7 +125,7 @@ class Scanner:
 
     def accept(self, token: str) -> bool:
         """Take `token` if it is next."""
-        if self.peek(token):
+        if self._token == token and self._kind in ("word", "mark"):
             self._advance()
             return True
         return False
@@ -152,7 +152,10 @@ class Scanner:
             raise self.error("a number")
         token = self._token
         self._advance()
-        return int(token) if re.fullmatch(r"[-+]?\d+", token) else float(token)
+        try:
+            return int(token)
+        except ValueError:
+            return float(token)
 
     def integer(self) -> int:
         """An integer."""

@@ -35,13 +35,14 @@ _FLOATS: dict[str, tuple[type[np.generic], int]] = {
     "f64": (np.float64, 64),
 }
 DTYPES: tuple[str, ...] = (*_INTEGERS, *_FLOATS)
+_NUMPY: dict[str, np.dtype[np.generic]] = {
+    name: np.dtype(known[0]) for name, known in (*_INTEGERS.items(), *_FLOATS.items())
+}
 
 
 def numpy_dtype(dtype: str) -> np.dtype[np.generic]:
     """The NumPy type that holds an element of `dtype`; a narrow integer (i4) takes a whole byte."""
-    if dtype in _INTEGERS:
-        return np.dtype(_INTEGERS[dtype][0])
-    return np.dtype(_FLOATS[dtype][0])
+    return _NUMPY[dtype]
 
 
 def bits_of(dtype: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from cimc.errors import InternalError
@@ -31,22 +32,31 @@ def instr_text(instr: Instr) -> str:
     """One instruction as one line."""
     if isinstance(instr, VectorOp):
         return _vector_text(instr)
+    kind = type(instr)
     accesses: list[str] = []
+    for name in view_fields(kind):
+        held = getattr(instr, name)
+        if held is not None or name != _extra_view(kind):
+            accesses.append("_" if held is None else str(held))
     given: list[str] = []
-    for item in dataclasses.fields(instr):
-        held = getattr(instr, item.name)
-        if item.name in ("when", "layer"):
-            continue
-        if item.name in view_fields(type(instr)):
-            if held is not None or item.name != _extra_view(type(instr)):
-                accesses.append("_" if held is None else str(held))
-        elif item.default is dataclasses.MISSING or held != item.default:
-            given.append(f"{item.name}={_field_text(held)}")
+    for name, default in _other_fields(kind):
+        held = getattr(instr, name)
+        if default is dataclasses.MISSING or held != default:
+            given.append(f"{name}={_field_text(held)}")
     parts = [instr.mnemonic, ", ".join(accesses)]
     parts += ["{" + ", ".join(given) + "}"] if given else []
     return " ".join(part for part in [*parts, _suffix(instr)] if part)
 
 
+@functools.cache
+def _other_fields(instr: type[Instr]) -> tuple[tuple[str, object], ...]:
+    """Fields that are no access, and no part of the suffix, with their defaults."""
+    left_out = {*view_fields(instr), "when", "layer"}
+    fields = dataclasses.fields(instr)
+    return tuple((item.name, item.default) for item in fields if item.name not in left_out)
+
+
+@functools.cache
 def _extra_view(instr: type[Instr]) -> str | None:
     """The last access, if it is absent by default: then it is not printed either."""
     last = [item for item in dataclasses.fields(instr) if item.name in view_fields(instr)][-1:]
@@ -160,13 +170,15 @@ def _scan_items(scanner: text.Scanner) -> tuple[Item, ...]:
 
 
 def _scan_affine(scanner: text.Scanner, end: str) -> Affine:
-    total = Affine(scanner.integer())
+    const = scanner.integer()
+    factors: dict[str, int] = {}
     while scanner.accept("+"):
         factor = scanner.integer()
         scanner.take("*")
-        total = total + Affine(0, ((scanner.take(), factor),))
+        name = scanner.take()
+        factors[name] = factors.get(name, 0) + factor
     scanner.take(end)
-    return total
+    return Affine(const, tuple((name, factor) for name, factor in factors.items() if factor))
 
 
 def _scan_view(scanner: text.Scanner) -> View | None:
