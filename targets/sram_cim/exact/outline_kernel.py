@@ -22,8 +22,6 @@ All of these only grow with each other, so of two outlines that agree in the res
 nowhere worse stands for both. Of two that nearly agree, too, if the difference is remembered as
 the first one's debt: no nest around the second costs less than the same around the first, less the
 debt.
-
-Plain twin: `outline_plain`.
 """
 
 from __future__ import annotations
@@ -55,7 +53,8 @@ T, E, DEBT, FLOOR = 0, 1, 2, 3
 D, F, TAU, PJ, LIFE, BITS = 4, 7, 10, 13, 16, 19
 R, Q = 22, 34  # four levels for each operand
 LATER = 46  # becomes LIFE when the operand moves outwards
-FLOATS = 49
+LEAST = 49  # cycles and pJ (without leakage and activations) that no nest around it goes below
+FLOATS = 51
 POSITIONS = 4
 ENDLESS = 1e18
 

@@ -1,14 +1,6 @@
-"""Kernels of the search over outlines: one more loop in every way, bounds, and who stands for whom.
-
-Arrays of the search: `kinds` rows (dim, prime); `most` how many of each the iterations have;
-`steps` rows (dim, bound, primes of each kind), all loops that can be placed; `aim` what is
-minimized: weight of cycles, weight of pJ, 1.0 for their product, leakage in pJ per cycle, pJ of the
-activations. `volume[o]`: bits of all of an operand; see `Terms`.
-"""
+"""Kernels of the search over outlines: one more loop in every way, and who stands for whom."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +8,19 @@ from numpy.typing import NDArray
 from cimc import jit
 from cimc.sim import private_ports_batch as batch
 from cimc.targets.sram_cim import search_kernel as shared
+from cimc.targets.sram_cim.exact import outline_bounds as bounds
 from cimc.targets.sram_cim.exact import outline_kernel as outline
+from cimc.targets.sram_cim.exact.outline_bounds import (
+    FORESEEN,
+    SUMMED,
+    Terms,
+    bounded,
+    foreseen,
+    hurried,
+    least_of,
+    score,
+    summed,
+)
 from cimc.targets.sram_cim.exact.outline_kernel import (
     BITS,
     COUNT,
@@ -52,166 +56,12 @@ from cimc.targets.sram_cim.exact.outline_kernel import (
     silent,
     tile_bits,
 )
-from cimc.targets.sram_cim.search_kernel import READ, SHARED, SIZE, Floats, Ints, Machine
+from cimc.targets.sram_cim.search_kernel import SHARED, SIZE, Floats, Ints, Machine
 
-njit = jit.compiler(__file__, batch.__file__, shared.__file__, outline.__file__)
+njit = jit.compiler(__file__, batch.__file__, shared.__file__, outline.__file__, bounds.__file__)
 
-CYCLES, PJS, PRODUCT, LEAKAGE, FIXED = range(5)  # of `aim`
-LATER_PJ, FILL, FIRST, SHARE, WAIT, TILES, EVERY = range(7)  # of `foreseen`
-FORESEEN = 7
 COMPARED = 40  # outlines that another one of its group is compared with
-
-
-class Terms(NamedTuple):
-    """What does not change in the search of one spatial choice."""
-
-    m: Machine
-    limits: Ints  # rows and columns of the input
-    spread: Ints
-    instances: Ints
-    kinds: Ints
-    most: Ints
-    steps: Ints
-    boots: Floats
-    boot_pj: Floats
-    aim: Floats
-    outer_pj: Floats  # [kinds of I, W, O, set of factors left] see `outer_kernel`
-    outer_cycles: Floats  # [3] cycles of moving all of an operand from or to outermost once
-
-
-@njit
-def score(aim: Floats, cycles: float, pj: float) -> float:
-    """What is minimized, of cycles and pJ without leakage and activations."""
-    total = pj + aim[FIXED] + aim[LEAKAGE] * cycles
-    if aim[PRODUCT] > 0.0:
-        return float(cycles * total)
-    return float(aim[CYCLES] * cycles + aim[PJS] * total)
-
-
-@njit
-def foreseen(
-    terms: Terms,
-    label: Ints,
-    x: Floats,
-    o: int,
-    inside: Ints,
-    whole: Ints,
-    rest: Ints,
-    tile: Ints,
-    found: Floats,
-) -> None:
-    """What an operand still needs at least, whatever the other two do: a row of `found`.
-
-    inside, rest, whole: by dim, iterations that are placed, that are not, and all of them
-    """
-    m = terms.m
-    position, last = label[POS + o], m.length[o] - 1
-    ways = 2.0 if o == 2 else 1.0
-    own = 1.0
-    for d in range(8):
-        if m.relevant[o, d]:
-            own *= rest[d]
-    still = silent(m, label, o)
-    is_open = not label[FIRED + o] and not still
-    found[:] = 0.0
-    if is_open:
-        found[LATER_PJ] = own * x[PJ + o]
-        found[FILL] = x[TAU + o]
-        if label[NEXT + o] == m.length[o]:
-            found[SHARE], found[WAIT], found[TILES] = 1.0, ways * x[TAU + o], own
-    if position == 0:
-        return
-    outer, level = m.chain[o, 0], m.chain[o, position]
-    sums = label[SUMS] if o == 2 else 0
-    stored = tile_bits(m, terms.limits, o, level, whole, terms.spread, sums, tile)
-    found[LATER_PJ] += stored * m.pj[level, 1] * terms.instances[level]
-    moved = tile_bits(m, terms.limits, o, outer, inside, terms.spread, 0, tile)
-    found[FIRST] = moved / m.level[outer, READ]
-    if position < last or m.may_double[o, last] or is_open:
-        return
-    widest = 1
-    for other in range(last):
-        widest = max(widest, m.level[m.chain[o, other], READ])
-    source = m.chain[o, last - 1]
-    moved = tile_bits(m, terms.limits, o, source, inside, terms.spread, 0, tile)
-    stored = tile_bits(m, terms.limits, o, level, inside, terms.spread, sums, tile)
-    if stored * 2 > m.level[level, SIZE]:
-        found[SHARE], found[WAIT], found[TILES] = 1.0, ways * max(1.0, moved / widest), own
-    elif o == 1:
-        room = min(own, np.floor(m.level[level, SIZE] / stored))
-        found[WAIT], found[TILES], found[EVERY] = moved / widest, own - room + 1.0, own
-
-
-@njit
-def bounded(
-    terms: Terms,
-    label: Ints,
-    x: Floats,
-    ahead: Floats,
-    left: float,
-    row: int,
-    delay: Floats,
-    tiles: Floats,
-    fill: Floats,
-) -> float:
-    """The score that no nest around the outline goes below.
-
-    ahead: rows of `foreseen` for I, W, O; left: runs of the outline; row: what is left in
-    `outer_pj`. Each tile that an operand still has to bring to the macro is brought at a boundary
-    of its own; the boundaries of operands may coincide. Results that are not outermost yet either
-    go there tile by tile, or all of them come before the first loop and go after the last.
-    """
-    now = max(x[D], x[D + 1], x[D + 2])
-    pj, busiest = left * x[E], 0.0
-    for o in range(3):
-        pj += ahead[o, LATER_PJ]
-        busiest = max(busiest, terms.outer_cycles[o])
-        delay[o] = ahead[o, SHARE] * x[D + o] + ahead[o, WAIT]
-        tiles[o] = ahead[o, TILES]
-        fill[o] = x[F + o] + ahead[o, FILL] + (ahead[o, FIRST] if o < 2 else 0.0)
-    total = left * x[T] + layered(delay, tiles, now, left)
-    later = total
-    if ahead[1, EVERY] > 0.0:  # what the first weights take more, later ones take less
-        tiles[1] = ahead[1, EVERY]
-        later = left * x[T] + layered(delay, tiles, now, left) + delay[1]
-    i, w, r = min(label[POS], 2), min(label[POS + 1], 2), min(label[POS + 2], 2)
-    first = ahead[2, FIRST]
-    cycles = max(ended(x, fill, first, total, later, left), busiest)
-    tile_by_tile = score(terms.aim, cycles, pj + terms.outer_pj[i, w, r, row])
-    if r == 0:
-        return tile_by_tile
-    cycles = max(ended(x, fill, terms.boots[2], total, later, left), busiest)
-    return min(tile_by_tile, score(terms.aim, cycles, pj + terms.outer_pj[i, w, r + 2, row]))
-
-
-@njit
-def ended(x: Floats, fill: Floats, first: float, total: float, later: float, left: float) -> float:
-    """When the last results are out; first: cycles that the first ones take to come in."""
-    ends = 0.0
-    for o in range(3):
-        more = first if o == 2 else 0.0
-        ends = max(ends, fill[o] + more + (later if o == 1 else total))
-        for level in range(POSITIONS):
-            at = 4 * o + level
-            if x[Q + at] > 0.0:
-                ends = max(ends, (left - 1.0) * x[R + at] + x[Q + at] + more)
-    return float(ends + fill[2] + first)
-
-
-@njit
-def layered(delay: Floats, tiles: Floats, now: float, left: float) -> float:
-    """Delay of all boundaries: tiles[o] - 1 of them take at least delay[o], all at least `now`."""
-    total, covered = 0.0, 0.0
-    for _ in range(3):
-        worst, at = now, -1
-        for o in range(3):
-            if tiles[o] - 1.0 > covered and delay[o] > worst:
-                worst, at = delay[o], o
-        if at < 0:
-            break
-        total += (tiles[at] - 1.0 - covered) * worst
-        covered = tiles[at] - 1.0
-    return total + max(0.0, left - 1.0 - covered) * now
+ROUNDED = 1.0 + 1e-12  # sums in another order
 
 
 @njit
@@ -336,6 +186,8 @@ def expand(
     rows, counts = np.empty((3, 64, 4), np.int64), np.empty(3, np.int64)
     parts, owns = np.empty((3, 64, columns), np.int64), np.empty((3, 64, floats.shape[1]))
     common, views = np.empty((3, 64)), np.empty((3, 64, FORESEEN))
+    sums, least = np.empty((3, 64, SUMMED)), np.empty((3, SUMMED))
+    outer = np.zeros((4, 4, 4))
     ahead, fires, begins = np.empty((3, FORESEEN)), np.empty(3, np.int64), np.empty(3, np.int64)
     delay, tiles, fill = np.empty(3), np.empty(3), np.empty(3)
     picked = np.empty((3, 4), np.int64)
@@ -397,14 +249,40 @@ def expand(
                     if bits >= 0.0:
                         rows[o, at] = rows[o, option]
                         common[o, at] = bits
-                        foreseen(terms, part, own, o, after, whole, rest, tile, views[o, at])
+                        view = views[o, at]
+                        foreseen(terms, part, own, o, after, whole, rest, tile, view)
+                        summed(terms, part, own, x, o, view, bound, runs, sums[o, at])
                         counts[o] += 1
+                least_of(sums[o], counts[o], least[o])
+            if min(counts) == 0:
+                continue
+            outer[:] = 0.0
+            if left > 0:
+                outer_floors(terms.outer_pj, row, outer)
+            limit = (cutoff + x[DEBT]) * ROUNDED
+            aim = terms.aim
+            if hurried(aim, x, bound, runs, least[0], least[1], least[2], outer[3, 3, 3]) >= limit:
+                continue
             for i in range(counts[0]):
+                at_i = min(rows[0, i, 0], 2)
+                pj = outer[at_i, 3, 3]
+                if hurried(aim, x, bound, runs, sums[0, i], least[1], least[2], pj) >= limit:
+                    continue
                 for w in range(counts[1]):
                     if common[0, i] + common[1, w] > size:
                         continue
+                    at_w = min(rows[1, w, 0], 2)
+                    pj = outer[at_i, at_w, 3]
+                    if hurried(aim, x, bound, runs, sums[0, i], sums[1, w], least[2], pj) >= limit:
+                        continue
                     for r in range(counts[2]):
                         if common[0, i] + common[1, w] + common[2, r] > size:
+                            continue
+                        pj = outer[at_i, at_w, min(rows[2, r, 0], 2)]
+                        if (
+                            hurried(aim, x, bound, runs, sums[0, i], sums[1, w], sums[2, r], pj)
+                            >= limit
+                        ):
                             continue
                         picked[0], picked[1], picked[2] = rows[0, i], rows[1, w], rows[2, r]
                         if dim == label[DIM] and x[DEBT] == 0.0 and uneventful(label, picked):
@@ -428,8 +306,8 @@ def expand(
                         else:
                             ahead[0], ahead[1] = views[0, i], views[1, w]
                             ahead[2] = views[2, r]
-                            least = bounded(terms, new, y, ahead, runs, row, delay, tiles, fill)
-                            y[FLOOR] = max(x[FLOOR], least)
+                            floor = bounded(terms, new, y, ahead, runs, row, delay, tiles, fill)
+                            y[FLOOR] = max(x[FLOOR], floor)
                         if y[FLOOR] - y[DEBT] >= cutoff:
                             continue
                         for kind in range(kinds.shape[0]):
@@ -438,6 +316,22 @@ def expand(
                         out_keys[made] = key_of(terms, new)
                         made += 1
     return labels.shape[0], made
+
+
+@njit
+def outer_floors(table: Floats, row: int, found: Floats) -> None:
+    """The least of `outer_pj` by where I, W, O stand; at 3 the least of all."""
+    found[:] = np.inf
+    for i in range(3):
+        for w in range(3):
+            for r in range(3):
+                pj = table[i, w, r, row]
+                if r > 0:
+                    pj = min(pj, table[i, w, r + 2, row])
+                found[i, w, r] = pj
+                found[i, w, 3] = min(found[i, w, 3], pj)
+                found[i, 3, 3] = min(found[i, 3, 3], pj)
+                found[3, 3, 3] = min(found[3, 3, 3], pj)
 
 
 @njit

@@ -21,6 +21,7 @@ from cimc.mapping.objective import Objective
 from cimc.mapping.workload import Workload
 from cimc.target import Target
 from cimc.targets.sram_cim.energy import leakage_pj
+from cimc.targets.sram_cim.exact import outline_bounds as bounds
 from cimc.targets.sram_cim.exact import outline_kernel as outline
 from cimc.targets.sram_cim.exact import outline_search as kernel
 from cimc.targets.sram_cim.exact.choices import spatial_of
@@ -68,13 +69,13 @@ class Outlines:
         found = [objective.latency, objective.energy, product, self.leakage_pj, self.fixed_pj]
         return np.array(found)
 
-    def _terms(self, ground: Ground) -> kernel.Terms:
+    def _terms(self, ground: Ground) -> bounds.Terms:
         ways = np.array([2.0 if o == OUTPUT else 1.0 for o in OPERANDS])
         kinds = np.array([[DIMS.index(d), p] for d, p in self.kinds], np.int64).reshape(-1, 2)
         most = np.array(self.most, np.int64)
         m, limits, spread, instances = ground.m, ground.limits, ground.spread, ground.instances
         steps = [[DIMS.index(d), f, *own] for d, f, own in _steps(self.kinds, self.most)]
-        return kernel.Terms(
+        return bounds.Terms(
             m=m,
             limits=limits,
             spread=spread,
@@ -120,10 +121,10 @@ class Outlines:
         """
         aim = self.terms.aim
         if not self.objective.is_product:
-            of_cycle = aim[kernel.CYCLES] + aim[kernel.PJS] * aim[kernel.LEAKAGE]
-            return np.array([of_cycle, aim[kernel.PJS], aim[kernel.PJS]])
+            of_cycle = aim[bounds.CYCLES] + aim[bounds.PJS] * aim[bounds.LEAKAGE]
+            return np.array([of_cycle, aim[bounds.PJS], aim[bounds.PJS]])
         most_cycles, most_pj = cutoff / least[1], cutoff / least[0]
-        of_cycle = most_pj + aim[kernel.LEAKAGE] * most_cycles
+        of_cycle = most_pj + aim[bounds.LEAKAGE] * most_cycles
         return np.array([1.01 * of_cycle, 1.01 * most_cycles, least[0]])
 
     def least(self) -> tuple[float, float, float]:
@@ -210,7 +211,7 @@ class Outlines:
                 self.bound = min(self.bound, lowest)
 
     def expanded(
-        self, labels: Ints, floats: Floats, cutoff: float, terms: kernel.Terms
+        self, labels: Ints, floats: Floats, cutoff: float, terms: bounds.Terms
     ) -> Iterator[Rows]:
         """Outlines with one loop more, chunk by chunk."""
         at = 0
@@ -236,7 +237,7 @@ class Outlines:
         floats = np.concatenate([part[1] for part in parts])
         keys = np.concatenate([part[2] for part in parts])
         if len(labels) > 1 and not self.is_exhaustive:
-            order = np.lexsort((floats[:, outline.FLOOR], keys))
+            order = np.lexsort((floats[:, outline.FLOOR], self.rough(floats), keys))
             lefts = self.lefts(labels)
             kept = kernel.undominated(
                 order, keys, labels, floats, lefts, self.weighted, self.allowance
@@ -249,6 +250,13 @@ class Outlines:
             order = order[:width]
             labels, floats, keys = labels[order], floats[order], keys[order]
         return labels, floats, keys
+
+    def rough(self, floats: Floats) -> Floats:
+        """A number that is low where an outline is likely to stand for others."""
+        cycles, pj = floats[:, outline.T], floats[:, outline.E]
+        product: Floats = cycles * pj
+        total: Floats = self.weighted[0] * cycles + self.weighted[1] * pj
+        return product if self.objective.is_product else total
 
     def lefts(self, labels: Ints) -> Floats:
         """Iterations that are not placed yet."""
