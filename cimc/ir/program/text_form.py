@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from cimc.errors import InternalError
@@ -27,6 +26,9 @@ from cimc.ir.program.structure import (
 )
 from cimc.ir.types import Array, Type
 
+_OTHER_FIELDS: dict[type[Instr], tuple[tuple[str, object], ...]] = {}
+_EXTRA_VIEW: dict[type[Instr], str | None] = {}
+
 
 def instr_text(instr: Instr) -> str:
     """One instruction as one line."""
@@ -48,19 +50,21 @@ def instr_text(instr: Instr) -> str:
     return " ".join(part for part in [*parts, _suffix(instr)] if part)
 
 
-@functools.cache
 def _other_fields(instr: type[Instr]) -> tuple[tuple[str, object], ...]:
     """Fields that are no access, and no part of the suffix, with their defaults."""
-    left_out = {*view_fields(instr), "when", "layer"}
-    fields = dataclasses.fields(instr)
-    return tuple((item.name, item.default) for item in fields if item.name not in left_out)
+    if instr not in _OTHER_FIELDS:
+        left_out = {*view_fields(instr), "when", "layer"}
+        fields = [item for item in dataclasses.fields(instr) if item.name not in left_out]
+        _OTHER_FIELDS[instr] = tuple((item.name, item.default) for item in fields)
+    return _OTHER_FIELDS[instr]
 
 
-@functools.cache
 def _extra_view(instr: type[Instr]) -> str | None:
     """The last access, if it is absent by default: then it is not printed either."""
-    last = [item for item in dataclasses.fields(instr) if item.name in view_fields(instr)][-1:]
-    return next((item.name for item in last if item.default is None), None)
+    if instr not in _EXTRA_VIEW:
+        last = [item for item in dataclasses.fields(instr) if item.name in view_fields(instr)][-1:]
+        _EXTRA_VIEW[instr] = next((item.name for item in last if item.default is None), None)
+    return _EXTRA_VIEW[instr]
 
 
 def _suffix(instr: Instr) -> str:
