@@ -36,7 +36,8 @@ _FLOATS: dict[str, tuple[type[np.generic], int]] = {
 }
 DTYPES: tuple[str, ...] = (*_INTEGERS, *_FLOATS)
 _NUMPY: dict[str, np.dtype[np.generic]] = {
-    name: np.dtype(known[0]) for name, known in (*_INTEGERS.items(), *_FLOATS.items())
+    **{name: np.dtype(known[0]) for name, known in _INTEGERS.items()},
+    **{name: np.dtype(known[0]) for name, known in _FLOATS.items()},
 }
 
 
