@@ -29,6 +29,7 @@ from cimc.targets.sram_cim.exact.starts import starting_nests, without_idle_loop
 from cimc.targets.sram_cim.machine import machine_of
 from cimc.targets.sram_cim.placing import Factors
 
+COARSE = 0.01  # share of the cost that bounds may be below it before any is made better
 GLIMPSES = 16  # choices that get a narrow search before any gets a wide one
 
 
@@ -77,7 +78,7 @@ class _Search:
         stop: Callable[[], bool] | None,
     ) -> None:
         self.began = time.monotonic()
-        self.problem, self.target, self.gap = problem, target, gap
+        self.problem, self.target, self.gap, self.share = problem, target, gap, gap
         self.time_limit, self.on_progress, self.stop = time_limit, on_progress, stop
         self.model = model_of(problem, target)
         self.nest: Nest | None = None
@@ -120,11 +121,22 @@ class _Search:
         return sorted(scored, key=lambda item: item[0])
 
     def run(self) -> None:
-        """Search the choice with the lowest bound, a little further each time."""
+        """Bring all choices' bounds near the best cost first, then as near as they are wanted."""
         choices = self.choices()
+        floors, efforts = [floor for floor, _ in choices], [0] * len(choices)
+        coarse = COARSE if self.problem.timing == "private" else 0.0
+        for self.share in sorted({max(coarse, self.gap), self.gap}, reverse=True):
+            self.sweep([factors for _, factors in choices], floors, efforts)
+
+    def sweep(self, choices: list[Factors], floors: list[float], efforts: list[int]) -> None:
+        """Search the choice with the lowest bound, a little further each time, up to the cutoff.
+
+        floors: bounds of the choices; efforts: how far to go with them next; both are updated
+        """
         cutoff = self.cutoff()
-        open_ = [(floor, 0, place) for place, (floor, _) in enumerate(choices) if floor < cutoff]
-        closed = min((floor for floor, _ in choices if floor >= cutoff), default=math.inf)
+        below = [place for place, floor in enumerate(floors) if floor < cutoff]
+        open_ = [(floors[place], efforts[place], place) for place in below]
+        closed = min((floor for floor in floors if floor >= cutoff), default=math.inf)
         heapq.heapify(open_)
         while open_ and open_[0][0] < self.cutoff() and not self.is_over():
             first = [item for item in heapq.nsmallest(GLIMPSES, open_) if item[1] < 2]
@@ -133,13 +145,14 @@ class _Search:
             heapq.heapify(open_)
             bound, effort, place = item
             limits = Limits(effort, self.cutoff(), self.cost - self.cutoff(), self.is_over)
-            explored = self.model.explore(choices[place][1], self.problem.objective, limits)
+            explored = self.model.explore(choices[place], self.problem.objective, limits)
             self.nodes += explored.nodes
             self.offer(explored.nests)
-            bound = max(bound, explored.bound)
+            floors[place] = bound = max(bound, explored.bound)
             if explored.is_final:
                 closed = min(closed, bound)
             else:
+                efforts[place] = effort + 1
                 heapq.heappush(open_, (bound, effort + 1, place))
             self.bound = min([closed, *(item[0] for item in open_[:1])])
             self.report(len(choices) - len(open_), len(choices))
@@ -148,7 +161,7 @@ class _Search:
 
     def cutoff(self) -> float:
         """Bounds need not be higher."""
-        return self.cost * (1.0 - self.gap)
+        return self.cost * (1.0 - self.share)
 
     def report(self, done: int, count: int) -> None:
         """Tell how far it has come."""
