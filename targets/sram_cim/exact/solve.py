@@ -125,7 +125,8 @@ class _Search:
         choices = self.choices()
         floors, efforts = [floor for floor, _ in choices], [0] * len(choices)
         coarse = COARSE if self.problem.timing == "private" else 0.0
-        for self.share in sorted({max(coarse, self.gap), self.gap}, reverse=True):
+        for share in sorted({max(coarse, self.gap), self.gap}, reverse=True):
+            self.share = share
             self.sweep([factors for _, factors in choices], floors, efforts)
 
     def sweep(self, choices: list[Factors], floors: list[float], efforts: list[int]) -> None:
