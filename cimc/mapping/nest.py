@@ -165,10 +165,14 @@ class Mapped:
         return size * copies * self.bits(operand, block.level)
 
     def occupied(self) -> dict[int, dict[int, int]]:
-        """Bits by level and operand in one instance of each level but the outermost."""
+        """Bits by level and operand in one instance of each level but the operand's home.
+
+        A home in registers or cells counts, too: it holds tiles as the loops want them.
+        """
         found: dict[int, dict[int, int]] = {}
         for operand in (INPUT, WEIGHT, OUTPUT):
-            for block in self.chain(operand)[1:]:
+            is_single = len(self.machine.chain(operand)) == 1
+            for block in self.chain(operand)[0 if is_single else 1 :]:
                 size = self.resident_bits(operand, block)
                 found.setdefault(block.level, {})[operand] = size
         return found
@@ -340,6 +344,8 @@ def _relief(mapped: Mapped, level: int, operand: int) -> str:
         if block.level == level and block.begin < block.end:
             dim, bound = loops[block.begin]
             outer = [place for place in mapped.machine.chain(operand) if place < level]
+            if not outer:
+                return f"give {NAMES[operand]} another home, or more positions of the axes"
             name = mapped.machine.levels[outer[-1]].name
             return f"keep {NAMES[operand]} of `for {dim} {bound}` in {name}"
     (found,) = [block for block in mapped.chain(operand) if block.level == level]

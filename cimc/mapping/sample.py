@@ -59,7 +59,7 @@ def _pushed(nest: Nest, machine: Machine, rng: random.Random) -> Nest:
     """The nest with one more double buffer, or an operand's inner loops one level further in."""
     operand = rng.choice(OPERANDS)
     chain = machine.chain(operand)
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 and len(chain) > 1:
         name = machine.levels[rng.choice(chain[1:])].name
         double = tuple(sorted({*nest.double, (name, NAMES[operand])}))
         return Nest(nest.dims, nest.spatial, nest.loops, double)

@@ -4,6 +4,7 @@
     latency  side by side: along the graph, each layer starts when the first rows that it needs
              are there, and ends no earlier than it could after the last row of its inputs
              one after the other: the sum of all layers
+    stages   layers one after the other, and the longest stage as period
     energy   events of all layers times their prices                                       [exact]
 
 Cycles and events of one layer are those of `Kind.estimate`, alone on the machine: what layers wait
@@ -65,6 +66,9 @@ def estimate(
     cycles = {name: float(cost.cycles) for name, cost in costs.items()}
     latency = _pipelined_latency(tiles, cycles) if pipelined else sum(cycles.values())
     period = max(cycles.values(), default=0.0) if pipelined else latency
+    if tiles.staged:
+        latency = sum(cycles.values())
+        period = max(sum(cycles[name] for name in staged.layers) for staged in tiles.staged)
     static = leakage_pj_per_cycle(target) * latency
     return Estimate(latency, period, sum(layer_pj.values()), static, costs, layer_pj)
 

@@ -107,6 +107,8 @@ def annealed(
     workload: Workload, machine: Machine, spec: SramCimSpec, epilogue: int, objective: str
 ) -> Mapped | None:
     """The best mapping found, always the same one; None if nothing fitted."""
+    if len(machine.chain(WEIGHT)) == 1 and not spatial_choices(workload, machine, 1):
+        return None  # cells that weights have to fit into
     m = packed(workload, machine, spec, epilogue)
     starts, tables = starts_of(workload, machine, m)
     cut = np.zeros(m.chain.shape, np.int64)

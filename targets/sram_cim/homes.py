@@ -254,7 +254,7 @@ class Homes:
                 )
 
     def overfull(self) -> Iterator[Fault]:
-        """Levels that cannot hold the values that are there at once."""
+        """Levels that cannot hold the values that are there at once; not cells, mappings say so."""
         for number, level in enumerate(self.machine.levels):
             times = range(len(self.tiles.layers)) if number else ()
             worst = max(times, key=lambda place: self.taken(place, number), default=0)

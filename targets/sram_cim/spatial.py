@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from cimc.mapping.machine import Machine
+from cimc.mapping.machine import WEIGHT, Machine
 from cimc.mapping.nest import DIMS
 from cimc.mapping.workload import Workload
 from cimc.targets.sram_cim.placing import Factors
@@ -43,8 +43,23 @@ def spatial_choices(
             extend(after, extended, place + 1)
 
     extend(workload.dims, {}, 0)
+    chosen = [item for item in chosen if _fits_cells(workload, machine, item[1])]
     chosen.sort(key=lambda item: item[0])
     return tuple(factors for _, factors in chosen[:most])
+
+
+def _fits_cells(workload: Workload, machine: Machine, factors: Factors) -> bool:
+    """Whether weights whose only home are the cells fit there: all that is not spread in space."""
+    chain = machine.chain(WEIGHT)
+    if len(chain) > 1:
+        return True
+    left = workload.dims
+    for axis, own in zip(machine.axes, factors, strict=True):
+        if axis.source[WEIGHT] < chain[0]:
+            for dim, factor in own:
+                left[dim] = -(-left[dim] // factor)
+    bits = -(-workload.bits[WEIGHT] // machine.weight_bits) * machine.weight_bits
+    return workload.elements(WEIGHT, left) * bits <= machine.levels[chain[0]].size_bits
 
 
 def _choices(

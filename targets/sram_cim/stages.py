@@ -164,8 +164,12 @@ def passed_on(tiles: Tiles) -> dict[str, int]:
     producers = tiles.graph.producers()
     stage = {name: number for number, one in enumerate(tiles.staged) for name in one.layers}
     place = {name: stage.get(layer.name, 0) for layer in tiles.layers for name in layer.ops}
+    for value in tiles.graph.inputs:  # there when the first stage reads it, gone after the last
+        readers = [place[n] for n in place if value in operands(producers[n])]
+        place[value.name] = min(readers, default=0)
     found: dict[str, int] = {}
-    for name, reader in place.items():
+    for name in [op for layer in tiles.layers for op in layer.ops]:
+        reader = place[name]
         for value in operands(producers[name]):
             apart = reader - place.get(value.name, reader)
             if apart:
