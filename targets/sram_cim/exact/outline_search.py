@@ -71,26 +71,23 @@ def tried(
     x: Floats,
     o: int,
     choice: Ints,
-    before: Ints,
-    after: Ints,
+    inside: Ints,
     reduces: int,
     ever: int,
     tile: Ints,
-) -> float:
+) -> bool:
     """Do with one operand what `choice` says, in place, all but the loop itself.
 
-    Returns the bits that it takes in the level that operands share; -1 where a level of its own
-    cannot hold its tile.
+    inside: loop extents before the loop. False where a level cannot hold its tile.
     """
     m = terms.m
     position, now = choice[0], label[POS + o]
-    common = 0.0
     if position != now:
         if now < m.length[o]:
             held = m.chain[o, now]
-            bits = tile_bits(m, terms.limits, o, held, before, terms.spread, label[SUMS], tile)
+            bits = tile_bits(m, terms.limits, o, held, inside, terms.spread, label[SUMS], tile)
             if bits * (1 + choice[1]) > m.level[held, SIZE]:
-                return -1.0
+                return False
             if not label[FIRED + o] and not silent(m, label, o):
                 anchored(m, label, x, o)
         begun(
@@ -103,22 +100,65 @@ def tried(
             o,
             position,
             choice[1],
-            before,
+            inside,
             reduces,
             ever,
             tile,
         )
-    level = m.chain[o, position]
-    bits = tile_bits(m, terms.limits, o, level, after, terms.spread, label[SUMS], tile)
-    if bits > m.level[level, SIZE]:
-        return -1.0
-    common += x[BITS + o]
-    if m.level[level, SHARED] and position > 0:
-        common += bits
     if choice[2]:
         x[E] += x[PJ + o]
         fired(m, label, x, o)
     label[SHUT + o] = choice[3]
+    return True
+
+
+@njit
+def tried_all(
+    terms: Terms,
+    label: Ints,
+    x: Floats,
+    inside: Ints,
+    reduces: int,
+    ever: int,
+    rows: Ints,
+    parts: Ints,
+    owns: Floats,
+    number: Ints,
+    tile: Ints,
+) -> None:
+    """All that operands can do at loops that [1] move their tiles and [0] do not.
+
+    Fills rows of `options`, outlines with one operand's part done, and by operand how many
+    """
+    for moves in range(2):
+        for o in range(3):
+            count = options(terms.m, label, o, moves, rows[moves, o])
+            at = 0
+            for option in range(count):
+                part, own = parts[moves, o, at], owns[moves, o, at]
+                part[:] = label
+                own[:] = x
+                choice = rows[moves, o, option]
+                if tried(terms, part, own, o, choice, inside, reduces, ever, tile):
+                    rows[moves, o, at] = choice
+                    at += 1
+            number[moves, o] = at
+
+
+@njit
+def kept_bits(terms: Terms, label: Ints, x: Floats, o: int, after: Ints, tile: Ints) -> float:
+    """Bits that an operand takes in the level that operands share, with a loop more inside.
+
+    -1 where a level of its own cannot hold its tile.
+    """
+    position = label[POS + o]
+    level = terms.m.chain[o, position]
+    bits = tile_bits(terms.m, terms.limits, o, level, after, terms.spread, label[SUMS], tile)
+    if bits > terms.m.level[level, SIZE]:
+        return -1.0
+    common = x[BITS + o]
+    if terms.m.level[level, SHARED] and position > 0:
+        common += bits
     return float(common)
 
 
@@ -183,8 +223,9 @@ def expand(
     columns = labels.shape[1]
     before, after, whole = np.empty(8, np.int64), np.empty(8, np.int64), np.empty(8, np.int64)
     rest, tile = np.empty(8, np.int64), np.empty(8, np.int64)
-    rows, counts = np.empty((3, 64, 4), np.int64), np.empty(3, np.int64)
-    parts, owns = np.empty((3, 64, columns), np.int64), np.empty((3, 64, floats.shape[1]))
+    rows, number = np.empty((2, 3, 64, 4), np.int64), np.empty((2, 3), np.int64)
+    parts, owns = np.empty((2, 3, 64, columns), np.int64), np.empty((2, 3, 64, floats.shape[1]))
+    which, counts = np.empty((3, 64), np.int64), np.empty(3, np.int64)
     common, views = np.empty((3, 64)), np.empty((3, 64, FORESEEN))
     sums, least = np.empty((3, 64, SUMMED)), np.empty((3, SUMMED))
     outer = np.zeros((4, 4, 4))
@@ -195,10 +236,10 @@ def expand(
     for kind in range(kinds.shape[0]):
         if m.reduced[kinds[kind, 0]]:
             ever = 1
-    for number in range(start, labels.shape[0]):
+    for parent in range(start, labels.shape[0]):
         if made + 3000 > room:
-            return number, made
-        label, x = labels[number], floats[number]
+            return parent, made
+        label, x = labels[parent], floats[parent]
         before[:] = 1
         reduces = 0
         for kind in range(kinds.shape[0]):
@@ -206,6 +247,7 @@ def expand(
                 before[kinds[kind, 0]] *= kinds[kind, 1]
             if m.reduced[kinds[kind, 0]] and label[COUNT + kind] < most[kind]:
                 reduces = 1
+        tried_all(terms, label, x, before, reduces, ever, rows, parts, owns, number, tile)
         for step in range(steps.shape[0]):
             dim, bound = steps[step, 0], steps[step, 1]
             possible = True
@@ -227,28 +269,14 @@ def expand(
             after[dim] *= bound
             whole[:] = after * rest
             for o in range(3):
-                count = options(m, label, o, m.relevant[o, dim], rows[o])
+                moves = m.relevant[o, dim]
                 counts[o] = 0
-                for option in range(count):
-                    at = counts[o]
-                    part, own = parts[o, at], owns[o, at]
-                    part[:] = label
-                    own[:] = x
-                    bits = tried(
-                        terms,
-                        part,
-                        own,
-                        o,
-                        rows[o, option],
-                        before,
-                        after,
-                        reduces,
-                        ever,
-                        tile,
-                    )
+                for option in range(number[moves, o]):
+                    part, own = parts[moves, o, option], owns[moves, o, option]
+                    bits = kept_bits(terms, part, own, o, after, tile)
                     if bits >= 0.0:
-                        rows[o, at] = rows[o, option]
-                        common[o, at] = bits
+                        at = counts[o]
+                        which[o, at], common[o, at] = option, bits
                         view = views[o, at]
                         foreseen(terms, part, own, o, after, whole, rest, tile, view)
                         summed(terms, part, own, x, o, view, bound, runs, sums[o, at])
@@ -263,37 +291,43 @@ def expand(
             aim = terms.aim
             if hurried(aim, x, bound, runs, least[0], least[1], least[2], outer[3, 3, 3]) >= limit:
                 continue
+            a, b, c = m.relevant[0, dim], m.relevant[1, dim], m.relevant[2, dim]
             for i in range(counts[0]):
-                at_i = min(rows[0, i, 0], 2)
+                own_i = which[0, i]
+                at_i = min(rows[a, 0, own_i, 0], 2)
                 pj = outer[at_i, 3, 3]
                 if hurried(aim, x, bound, runs, sums[0, i], least[1], least[2], pj) >= limit:
                     continue
                 for w in range(counts[1]):
                     if common[0, i] + common[1, w] > size:
                         continue
-                    at_w = min(rows[1, w, 0], 2)
+                    own_w = which[1, w]
+                    at_w = min(rows[b, 1, own_w, 0], 2)
                     pj = outer[at_i, at_w, 3]
                     if hurried(aim, x, bound, runs, sums[0, i], sums[1, w], least[2], pj) >= limit:
                         continue
                     for r in range(counts[2]):
                         if common[0, i] + common[1, w] + common[2, r] > size:
                             continue
-                        pj = outer[at_i, at_w, min(rows[2, r, 0], 2)]
+                        own_r = which[2, r]
+                        pj = outer[at_i, at_w, min(rows[c, 2, own_r, 0], 2)]
                         if (
                             hurried(aim, x, bound, runs, sums[0, i], sums[1, w], sums[2, r], pj)
                             >= limit
                         ):
                             continue
-                        picked[0], picked[1], picked[2] = rows[0, i], rows[1, w], rows[2, r]
+                        picked[0], picked[1] = rows[a, 0, own_i], rows[b, 1, own_w]
+                        picked[2] = rows[c, 2, own_r]
                         if dim == label[DIM] and x[DEBT] == 0.0 and uneventful(label, picked):
                             continue  # the same as one loop of both bounds
                         new, y = out_labels[made], out_floats[made]
                         new[:] = label
                         y[:] = x
-                        taken(new, y, parts[0, i], owns[0, i], 0)
-                        taken(new, y, parts[1, w], owns[1, w], 1)
-                        taken(new, y, parts[2, r], owns[2, r], 2)
-                        y[E] = owns[0, i, E] + owns[1, w, E] + owns[2, r, E] - 2.0 * x[E]
+                        taken(new, y, parts[a, 0, own_i], owns[a, 0, own_i], 0)
+                        taken(new, y, parts[b, 1, own_w], owns[b, 1, own_w], 1)
+                        taken(new, y, parts[c, 2, own_r], owns[c, 2, own_r], 2)
+                        y[E] = owns[a, 0, own_i, E] + owns[b, 1, own_w, E]
+                        y[E] += owns[c, 2, own_r, E] - 2.0 * x[E]
                         for o in range(3):
                             fires[o] = picked[o, 2]
                             begins[o] = picked[o, 0] != label[POS + o]
@@ -312,7 +346,7 @@ def expand(
                             continue
                         for kind in range(kinds.shape[0]):
                             new[COUNT + kind] += steps[step, 2 + kind]
-                        new[PARENT] = number
+                        new[PARENT] = parent
                         out_keys[made] = key_of(terms, new)
                         made += 1
     return labels.shape[0], made
