@@ -30,7 +30,8 @@ from cimc.targets.sram_cim.placing import Factors
 
 ROUNDS = 6  # of pricing
 ROOM = 200_000  # labels
-SMALL, EXHAUSTED = 20_000, 400  # labels, and mappings, where every one is judged
+EXHAUSTED = 400  # mappings where every one is judged, four times as many with more effort
+EFFORTS = 4
 KEPT = 24  # choices whose tables are kept
 TRIES, NEAR = 250, 1.02  # of changes to a mapping that is so near to the best
 JUDGED = 20  # complete mappings of each kind, by the simulator
@@ -48,7 +49,6 @@ class SharedPorts:
         self.known: dict[Nest, Figures | None] = {}
         self.best = Figures(np.inf, np.inf)
         self.labels = kernel.labels_for(ROOM, self.columns.count, len(self.machine.levels))
-        self.few_labels = kernel.labels_for(SMALL, self.columns.count, len(self.machine.levels))
         self.shares: dict[tuple[float, float], Floats] = {}  # of units, that were good last time
         self.polished_from = np.inf  # better mappings than this are worth polishing
         self.begun: dict[Factors, _Pricing] = {}
@@ -111,7 +111,7 @@ class _Pricing:
         self.nodes = 0
 
     def explored(self, limits: Limits) -> Exploration:
-        """Effort 0: one table of each kind;  1: good prices;  2: labels;  3: every mapping."""
+        """Effort 0: one table of each kind;  1: good prices;  2: labels;  3 and more: mappings."""
         self.cutoff, self.nodes = limits.cutoff, 0
         nests: list[Nest] = []
         least = 0.0
@@ -139,21 +139,37 @@ class _Pricing:
         return Exploration(bound, best, self.nodes, bound >= limits.cutoff)
 
     def judge_all(self, limits: Limits) -> Exploration:
-        """Judge every mapping that the bounds leave below the cutoff, if these are few."""
-        model = self.model
-        found = self.labelled(dominance=False, room=SMALL)
-        below = [] if found is None else np.flatnonzero(found[2] < limits.cutoff).tolist()
-        if found is None or len(below) > EXHAUSTED:
-            return Exploration(0.0, (), self.nodes, True)
+        """Judge all mappings that the bounds leave below the cutoff, the best if these are many."""
+        model, most = self.model, EXHAUSTED * 4 ** (limits.effort - 3)
+        is_last = limits.effort == EFFORTS
+        found = self.labelled(dominance=False)
+        is_whole = found is not None
+        if found is None:
+            found = self.labelled(dominance=True)
+        if found is None:
+            return Exploration(0.0, (), self.nodes, is_last)
+        below = np.flatnonzero(found[2] < limits.cutoff)
+        if len(below) > most:
+            is_whole = False
+            below = below[np.argsort(self.hidden(found[0][below]))[:most]]
         least, best = limits.cutoff, list[Nest]()
-        for number in below:
+        for nest in [self.nest(found[1][number]) for number in below.tolist()]:
             if limits.stop():
                 return Exploration(0.0, tuple(best), self.nodes, False)
-            nest = self.nest(model.few_labels, found[1][number])
             figures = model.evaluate(nest)
             if figures is not None and model.score(figures) < least:
                 least, best = model.score(figures), [nest]
-        return Exploration(least, tuple(best), self.nodes, True)
+        if best and least < model.polished_from:
+            best = [self.polish(best[0], limits)]
+        return Exploration(least if is_whole else 0.0, tuple(best), self.nodes, is_whole or is_last)
+
+    def hidden(self, cost: Floats) -> Floats:
+        """Cycles, as if what nothing is sure to hide were not."""
+        units = cost[:, : self.model.columns.pj]
+        found: Floats = np.maximum(
+            units.max(axis=1), units[:, 0] + cost[:, self.model.columns.risk]
+        )
+        return found
 
     def polish(self, nest: Nest, limits: Limits) -> Nest:
         """The best of a mapping's neighbours, step by step."""
@@ -266,7 +282,7 @@ class _Pricing:
 
     def list_labels(self) -> tuple[float, list[Nest]]:
         """The least score of the mappings that are left, and those to judge first."""
-        found = self.labelled(dominance=True, room=ROOM)
+        found = self.labelled(dominance=True)
         if found is None:
             return 0.0, []
         cost, chosen, scores = found
@@ -274,16 +290,14 @@ class _Pricing:
         if not len(below):
             return self.cutoff, []
         units = cost[below, : self.model.columns.pj]
-        hidden = np.maximum(units.max(axis=1), units[:, 0] + cost[below, self.model.columns.risk])
+        hidden = self.hidden(cost[below])
         crowded = units.max(axis=1) + 0.1 * units.sum(axis=1)
         picked: dict[int, None] = {}
         for rank in (scores[below] + 1e-9 * hidden, hidden, crowded):
             picked.update(dict.fromkeys(below[np.argsort(rank)[:JUDGED]].tolist()))
-        return float(scores[below].min()), [
-            self.nest(self.model.labels, chosen[number]) for number in picked
-        ]
+        return float(scores[below].min()), [self.nest(chosen[number]) for number in picked]
 
-    def labelled(self, *, dominance: bool, room: int) -> tuple[Floats, Ints, Floats] | None:
+    def labelled(self, *, dominance: bool) -> tuple[Floats, Ints, Floats] | None:
         """Mappings that may stay below the cutoff: costs, choices, least scores; None: too many.
 
         dominance: only those that no other one beats in every cost.
@@ -291,7 +305,7 @@ class _Pricing:
         model, columns, choice = self.model, self.model.columns, self.choice
         counts_pj = self.objective.energy > 0 or self.objective.is_product
         used = [c for c in range(columns.count) if counts_pj or c != columns.pj]
-        labels = model.labels if room == ROOM else model.few_labels
+        labels = model.labels
         first, end, made = kernel.label(
             choice.space, self.rows, choice.start,
             np.array([table.values for table in self.tables]),
@@ -303,17 +317,18 @@ class _Pricing:
         if end < 0:
             return None
         cost, chosen = kernel.ends_of(
-            choice.space, self.rows, labels, first, end, columns.capacity, room
+            choice.space, self.rows, labels, first, end, columns.capacity, ROOM
         )
-        if len(cost) == room:
+        if len(cost) == ROOM:
             return None
         cycles = cost[:, : columns.pj].max(axis=1, initial=0.0)
         pj = cost[:, columns.pj] + model.leak * cycles
         scores = [self.objective.score(c, e) for c, e in zip(cycles, pj, strict=True)]
         return cost, chosen, np.array(scores)
 
-    def nest(self, labels: kernel.Labels, chosen: Ints) -> Nest:
+    def nest(self, chosen: Ints) -> Nest:
         """The mapping of a label and its last ways."""
+        labels = self.model.labels
         found, label = list[Ints](), int(chosen[0])
         while label > 0:
             found.append(labels.step[label])

@@ -59,7 +59,11 @@ Floats = NDArray[np.float64]
 
 CHAIN = 0  # first column of a row of costs
 FIRST, AGAIN, BETWEEN = 2, 3, 4  # before a tile's first visit, after another's last one, otherwise
-WAITS = 7  # of the registers of I and W, of O in these cases; activations that the tile of I and of
+LATE, PENDING, QUIET = 7, 8, 9  # after results left for the outermost memory; cycles of that, if
+# they pass their level; -1 if they leave later
+WAITS = (
+    10  # of the registers of I and W, of O in these cases; activations that the tile of I and of
+)
 # W inside lasts, negative; behind them, those since a level was read last
 
 
@@ -420,8 +424,11 @@ def wait(
         else:
             waits[AGAIN] += gap[1]
             waits[BETWEEN] += gap[2]
+        if end == 0:
+            return leave(s, way, v, waits)
+        waits[PENDING] = 0.0
         return 0.0
-    longest = waits[:WAITS].max()  # what lasts is negative
+    longest = waits[:5].max()
     each = float(m.numbers[ACTIVATION]) + longest
     source = m.chain[o, first_stop(s, way)]
     longer, extra = 0.0, 0.0
@@ -434,6 +441,12 @@ def wait(
         inside = min(-waits[5 + o], -waits[WAITS + source])
         longer = max(0.0, gap[0] - inside * each)
     waits[o] += longer
+    if end == 0 and m.level[0, ONE_PORT]:
+        # It comes when the results before it are on their way through the same port.
+        moving = gap[1] if is_register else gap[0]
+        by = s.way[way, WAY_BY]
+        if moving > 0.0 and (by == 0 if not is_register else s.way[way, WAY_FROM] - end == 2):
+            waits[LATE] = max(waits[LATE], waits[o] - longer + moving)
     since = -waits[WAITS + m.chain[o, end]]
     if gap[3] > 0.0 and since < np.inf:
         most = gap[4]
@@ -449,6 +462,52 @@ def wait(
                 waits[WAITS + level] = max(waits[WAITS + level], -2.0 * s.placed[v])
             j = i
     return float((s.placed[-1] / s.placed[v] - 1.0) * (extra + (longer if o == 1 else 0.0)))
+
+
+@part
+def leave(s: Space, way: int, v: int, waits: Floats) -> float:
+    """Results go to the outermost memory: cycles of what they pass by that waited for them.
+
+    Where it is sure that register tiles pass the only level in between one by one (`can_pass`).
+    """
+    m, j = s.m, s.way[way, WAY_FROM]
+    if s.way[way, WAY_DOUBLE]:
+        waits[QUIET] = -1.0
+        return 0.0
+    level, register = m.chain[2, j], m.chain[2, m.length[2] - 1]
+    psum, result = float(m.numbers[PSUM_BITS]), float(m.numbers[RESULT_BITS])
+    pending, waits[PENDING] = waits[PENDING], 0.0
+    if j == m.length[2] - 1 or s.shared[level] >= 0 or s.way[way, WAY_BY]:
+        return 0.0
+    if m.level[register, SIZE] >= 2.0 * psum:
+        return 0.0
+    taken = s.tile[2, level, v] * psum
+    waiting = 2.0 * s.tile[2, level, 0] * psum
+    lanes = float(m.numbers[LANES] * (s.cores[level] if m.numbers[PER_CORE] else 1))
+    words = s.union[0] * result / m.level[0, WRITE]
+    fits_ = taken + waiting <= m.level[level, SIZE]
+    if fits_ and words == np.floor(words) and s.union[0] % lanes == 0.0 and s.reduced[v] == 1.0:
+        return float(pending)
+    return 0.0
+
+
+@part
+def late(s: Space, v: int, kind: int, place: int, waits: Floats) -> float:
+    """Cycles that `gaps` leaves out: of loads that come after results on the same port.
+
+    place: of the results; where it is not the outermost memory the cycles are pending.
+    """
+    if waits[LATE] == 0.0 or waits[QUIET] < 0.0 or s.m.reduced[s.dim[kind]]:
+        return 0.0
+    times = s.placed[-1] / s.placed[v] * (1.0 - 1.0 / s.prime[kind])
+    left = s.reduced[v]
+    total = max(waits[0], waits[1], waits[AGAIN] if left > 1.0 else waits[FIRST])
+    longer = float(times / left * max(0.0, waits[LATE] - total))
+    if s.position[2, place] == 0:
+        return longer
+    if s.near[2, place] == s.position[2, place]:
+        waits[PENDING] += longer
+    return 0.0
 
 
 @part

@@ -33,6 +33,8 @@ from cimc.targets.sram_cim.exact.shared_costs import (
     first_stop,
     fits,
     gaps,
+    late,
+    leave,
     no_waits,
     wait,
     way_costs,
@@ -386,6 +388,7 @@ def label(
                                 )  # fmt: skip
                                 cost[CHAIN] += longer
                             cost[CHAIN] += gaps(s, v, k, waits, b < registers[1])
+                            cost[CHAIN] += late(s, v, k, c, waits)
                             if over(cost, capacity):
                                 continue
                             for t in range(tables):
@@ -463,6 +466,7 @@ def ends_of(
     count = 0
     ways = s.way.shape[0]
     options = np.full((3, ways + 1), -1, np.int64)
+    waits = np.empty(made.waits.shape[1])
     number = np.zeros(3, np.int64)
     for x in range(first, end):
         if made.dead[x]:
@@ -493,6 +497,9 @@ def ends_of(
                     for o in range(3):
                         if picked[o] >= 0:
                             found[count] += rows.cost[v, picked[o], sums if o == 2 else 0]
+                    if picked[2] >= 0 and made.state[x, 3] < s.places[2] - 1:
+                        waits[:] = made.waits[x]
+                        found[count, CHAIN] += leave(s, picked[2], v, waits)
                     if over(found[count], capacity):
                         continue
                     choice[count, 0] = x
@@ -567,6 +574,7 @@ def descend(
                 at[o] = to
         sums = changed
         cost[CHAIN] += gaps(s, v, k, waits, at[1] < n[1] - 1)
+        cost[CHAIN] += late(s, v, k, at[2], waits)
         v += s.stride[k]
     scalars(s, rows, v, price, best, which)
     for o in range(3):
@@ -609,5 +617,6 @@ def costs_of(s: Space, rows: Rows, start: Floats, steps: Ints, last: Ints) -> Fl
         if step < steps.shape[0]:
             k = steps[step, 0]
             cost[CHAIN] += gaps(s, v, k, waits, at[1] < n[1] - 1)
+            cost[CHAIN] += late(s, v, k, at[2], waits)
             v += s.stride[k]
     return cost

@@ -15,7 +15,10 @@ from cimc.mapping.workload import Workload
 from cimc.sim.simulate_plan import plan_streams
 from cimc.target import Target, load_target
 from cimc.targets.sram_cim.exact import Problem, solve
+from cimc.targets.sram_cim.exact.choices import all_choices
+from cimc.targets.sram_cim.exact.problem import Limits
 from cimc.targets.sram_cim.exact.referee import Referee, referee
+from cimc.targets.sram_cim.exact.shared import SharedPorts
 from cimc.targets.sram_cim.exact.shared_bound import bound, costs_of
 from cimc.targets.sram_cim.exact.shared_space import Columns
 from cimc.targets.sram_cim.machine import machine_of
@@ -69,6 +72,34 @@ def test_no_mapping_beats_its_bound(seed: int) -> None:
         assert least.cycles <= found.cycles, (mapped, epilogue)
         assert least.energy_pj <= found.energy_pj * (1 + 1e-9), (mapped, epilogue)
         assert least.energy_pj >= 0.5 * found.energy_pj
+
+
+@pytest.mark.parametrize("size", [(1, 64, 64, 7, 1), (1, 64, 24, 14, 3), (32, 1, 1, 14, 3)])
+def test_no_mapping_that_is_searched_for_beats_its_bound(
+    size: tuple[int, int, int, int, int],
+) -> None:
+    """Good mappings are near to their bounds, and tight in other ways than random ones."""
+    g, k, c, p, r = size
+    target = load_target("miredo-default")
+    shape = ConvShape(1, g, k, c, p, p, r, r, p, p, (1, 1), (r // 2, r // 2))
+    problem = Problem(Workload(shape), 1, Objective.parse("latency"))
+    model = SharedPorts(problem, target)
+    scored = sorted(
+        (model.floor(factors).cycles, factors)
+        for factors in all_choices(problem.workload, model.machine)
+    )
+    for _, factors in scored[:3]:
+        for effort in (1, 2):
+            limits = Limits(effort, 1.2 * model.best.cycles, 0.0, lambda: False)
+            model.explore(factors, problem.objective, limits)
+    judged = [(nest, found) for nest, found in model.known.items() if found is not None]
+    assert len(judged) > 20
+    for nest, found in judged:
+        mapped = resolve(nest, problem.workload, model.machine)
+        assert isinstance(mapped, Mapped)
+        least = bound(mapped, 1, target)
+        assert least.cycles <= found.cycles, nest
+        assert least.energy_pj <= found.energy_pj * (1 + 1e-9), nest
 
 
 @pytest.mark.parametrize("seed", range(4))
