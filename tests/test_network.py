@@ -105,6 +105,7 @@ def test_table_of_steps() -> None:
     ]
     table = network_table(stages, TARGET)
     second = table.records()[1]
+    assert second["period_change"] is None
     assert second["latency_change"] == pytest.approx(-0.1)
     assert second["energy_change"] == pytest.approx(-0.5)
     assert second["energy_mj"] == 1.0
@@ -112,3 +113,15 @@ def test_table_of_steps() -> None:
     assert network_line(table) == (
         "keep-resident latency -10.0%, energy -50.0%; fuse-rows left out, brings nothing"
     )
+
+
+def test_table_of_steps_with_periods() -> None:
+    stages = [
+        dataclasses.asdict(Stage(ALONE, True, 1000, 2e9, 0, 0.0, 1000.0)),
+        dataclasses.asdict(Stage("pipeline-cores", True, 1500, 1e9, 50, 1e6, 600.0)),
+    ]
+    table = network_table(stages, TARGET)
+    assert table.records()[1]["period_cycles"] == 600.0
+    assert network_line(table) == ("pipeline-cores latency +50.0%, energy -50.0%, period -40.0%")
+    assert Stage(**stages[1]).score("period") < Stage(**stages[0]).score("period")
+    assert Stage(**stages[1]).score("latency") > Stage(**stages[0]).score("latency")

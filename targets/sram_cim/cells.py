@@ -10,6 +10,7 @@ as the sum over all layers gains by it, by the closed form.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from cimc.ir.tiles import Keep, Layer, Tiles
 from cimc.mapping.machine import WEIGHT, Machine
@@ -33,13 +34,11 @@ class _Search:
         machine = cost.machine
         self.cells = machine.chain(WEIGHT)[-1]
         self.level = machine.levels[self.cells]
-        axes = (axis.size for axis in machine.axes if axis.name in self.level.along)
-        self.count = 1
-        for size in axes:
-            self.count *= size
+        along = (axis.size for axis in machine.axes if axis.name in self.level.along)
+        self.room = self.level.size_bits * math.prod(along)  # bits of all cells
         homes = Homes(self.layers, machine)
-        self.sizes = {
-            layer.name: self.layers.heavy(layer).w.type.elements
+        self.sizes = {  # bits, by layer
+            layer.name: self.layers.heavy(layer).w.type.bits
             for layer in tiles.layers
             if layer.nest is not None
             and not homes.obstacle(self.layers.heavy(layer).w.name, self.cells)
@@ -53,24 +52,17 @@ class _Search:
             score = self.cost.score(together)
             if score < least:
                 return together
-        room = self.level.size_bits * self.count
         for name in sorted(self.sizes, key=lambda name: self.sizes[name]):
-            if self.sizes[name] * self.layers_bits(name) > room:
+            if self.sizes[name] > self.room:
                 break
             tried = self.with_layer(found, name, self.level.size_bits)
             if tried is not None and (score := self.cost.score(tried)) < least:
                 found, least = tried, score
         return found
 
-    def layers_bits(self, name: str) -> int:
-        """Bits of one of a layer's weights."""
-        layer = next(layer for layer in self.tiles.layers if layer.name == name)
-        return self.layers.heavy(layer).workload.bits[WEIGHT]
-
     def all_of_them(self) -> Tiles | None:
         """Every layer's weights in its share of the cells."""
-        wanted = sum(size * self.layers_bits(name) for name, size in self.sizes.items())
-        if not self.sizes or wanted > self.level.size_bits * self.count:
+        if not 0 < sum(self.sizes.values()) <= self.room:
             return None
         found, left, room = self.tiles, sum(self.sizes.values()), self.level.size_bits
         for name in sorted(self.sizes, key=lambda name: -self.sizes[name]):

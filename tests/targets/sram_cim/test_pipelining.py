@@ -167,7 +167,7 @@ def with_random_nest(tiles: Tiles, place: int, target: Target, rng: random.Rando
     raise AssertionError("no mapping fits")
 
 
-@pytest.mark.parametrize("draw", (residual, branches), ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("draw", [residual, branches], ids=lambda draw: draw.__name__)
 @pytest.mark.parametrize("name", NAMES)
 def test_random_stages(draw: Drawing, name: str) -> None:
     target = load_target(name)
