@@ -32,6 +32,7 @@ ROUNDS = 6  # of pricing
 ROOM = 200_000  # labels
 EXHAUSTED = 400  # mappings where every one is judged, four times as many with more effort
 EFFORTS = 4
+WORK = 4_000_000  # extensions of labels looked at: seconds
 KEPT = 24  # choices whose tables are kept
 TRIES, NEAR = 250, 1.02  # of changes to a mapping that is so near to the best
 JUDGED = 20  # complete mappings of each kind, by the simulator
@@ -89,6 +90,10 @@ class SharedPorts:
         return self.begun[factors].explored(limits)
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class _Table:
     """A table of completions with its prices."""
@@ -107,17 +112,19 @@ class _Pricing:
         self.model, self.choice, self.objective = model, choice, objective
         self.rows = kernel.rows_of(choice.space, model.columns.count)
         self.tables: list[_Table] = []
-        self.cutoff = np.inf
+        self.cutoff, self.stop = np.inf, _never
         self.nodes = 0
 
     def explored(self, limits: Limits) -> Exploration:
         """Effort 0: one table of each kind;  1: good prices;  2: labels;  3 and more: mappings."""
-        self.cutoff, self.nodes = limits.cutoff, 0
+        self.cutoff, self.stop, self.nodes = limits.cutoff, limits.stop, 0
         nests: list[Nest] = []
         least = 0.0
         if limits.effort < 2 or not self.tables:
             self.tables = []
             for weights in self.weights():
+                if self.tables and self.stop():
+                    break
                 nests += self.price(weights, 1 if limits.effort == 0 else ROUNDS)
         if limits.effort == 2 and self.bound() < limits.cutoff:
             least, found = self.list_labels()
@@ -128,7 +135,7 @@ class _Pricing:
         judged = [
             (self.model.score(figures), number)
             for number, nest in enumerate(nests if limits.effort else [])
-            if (figures := self.model.evaluate(nest)) is not None
+            if not limits.stop() and (figures := self.model.evaluate(nest)) is not None
         ]
         best: tuple[Nest, ...] = ()
         if judged:
@@ -246,7 +253,7 @@ class _Pricing:
                 + step * over / columns.capacity[columns.pj + 1 : columns.risk],
             )
             self.tables.append(found[-1])
-            if self.bound() >= self.cutoff:
+            if self.bound() >= self.cutoff or self.stop():
                 break
             self.tables.pop()
         found.sort(key=lambda table: -table.bound)
@@ -311,7 +318,7 @@ class _Pricing:
             np.array([table.values for table in self.tables]),
             self.prices, self.constants, self.table_weights, columns.capacity,
             np.array(used, np.int64), model.leak, self.objective.is_product, self.cutoff,
-            labels, dominance,
+            labels, dominance, WORK,
         )  # fmt: skip
         self.nodes += made
         if end < 0:

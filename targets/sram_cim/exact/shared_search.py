@@ -306,10 +306,12 @@ def label(
     cutoff: float,
     made: Labels,
     dominance: bool,
+    work: int,
 ) -> tuple[int, int, int]:
     """Fill labels; the first and last of those with all loops placed, and how many were made.
 
-    used: columns that decide, in which labels beat each other. A negative end: no more room.
+    used: columns that decide, in which labels beat each other; work: extensions to look at. A
+    negative end: no more room, or too much work.
     """
     m, n = s.m, s.places
     points, kinds, columns = s.placed.shape[0], s.dim.shape[0], start.shape[0]
@@ -374,6 +376,9 @@ def label(
                             state = state_of(s, after, a, b, c, sums2)
                             if table[0, state] == INFINITE:
                                 continue
+                            work -= 1
+                            if work < 0:
+                                return first, -1, total
                             cost[:] = made.cost[x]
                             waits[:] = made.waits[x]
                             for o in range(3):

@@ -124,8 +124,7 @@ class _Search:
         """Bring all choices' bounds near the best cost first, then as near as they are wanted."""
         choices = self.choices()
         floors, efforts = [floor for floor, _ in choices], [0] * len(choices)
-        coarse = COARSE if self.problem.timing == "private" else 0.0
-        for share in sorted({max(coarse, self.gap), self.gap}, reverse=True):
+        for share in sorted({max(COARSE, self.gap), self.gap}, reverse=True):
             self.share = share
             self.sweep([factors for _, factors in choices], floors, efforts)
 
