@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
 import numba
-from numba.core import config
+from numba.core import config, types
+from numba.core.dispatcher import Dispatcher
+from numba.core.types import Type
 
 from cimc.user_cache import user_cache
 
@@ -43,9 +45,22 @@ def compiler(*files: str, inner: bool = False) -> Callable[[Function], Function]
             )(function)
         finally:
             settings["CACHE_DIR"] = before
+        _take_any_constant(kernel)
         return cast(Function, kernel)
 
     return compiled
+
+
+def _take_any_constant(kernel: Dispatcher) -> None:
+    """Kernels call this one with constants, too: each of them would be compiled by itself."""
+    unliteral: Callable[[Type], Type] = types.unliteral
+    of_types: Callable[[tuple[Type, ...], dict[str, Type]], object] = kernel.get_call_template
+
+    def without_constants(given: Sequence[Type], by_name: Mapping[str, Type]) -> object:
+        plain = {name: unliteral(kind) for name, kind in by_name.items()}
+        return of_types(tuple(unliteral(kind) for kind in given), plain)
+
+    setattr(kernel, "get_call_template", without_constants)  # noqa: B010  # mypy: it is a method
 
 
 @functools.cache

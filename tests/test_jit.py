@@ -65,3 +65,18 @@ def test_floats_are_computed_as_numpy_does() -> None:
         return x / y
 
     assert np.isinf(quotient(1.0, 0.0))
+
+
+def test_constants_make_no_kernels_of_their_own() -> None:
+    inner = jit.compiler(__file__, inner=True)
+
+    @inner
+    def added(x: int, y: int) -> int:
+        return x + y
+
+    @jit.compiler(__file__)
+    def calls(x: int) -> int:
+        return added(x, 1) + added(2, x) + added(3, y=4)
+
+    assert calls(5) == 6 + 7 + 7
+    assert len(getattr(added, "signatures")) == 1  # noqa: B009  # it looks like a function

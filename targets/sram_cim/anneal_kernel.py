@@ -31,6 +31,7 @@ from cimc.targets.sram_cim.timing_kernel import (
 njit = jit.compiler(__file__, base.__file__, timing.__file__)
 
 Words = NDArray[np.uint64]
+Mapping = tuple[Ints, Ints, Ints, Ints, Ints]  # dim, bound, wish, use, double
 
 LATENCY_FIRST, ENERGY_FIRST, PRODUCT = range(3)
 TRIES = 8  # to find a step that leads somewhere
@@ -134,6 +135,17 @@ def change(
 
 
 @njit
+def copy(source: Mapping, into: Mapping) -> None:
+    """Element by element: assignments of whole arrays take a second more to compile."""
+    for i in range(len(source[0])):
+        into[0][i], into[1][i] = source[0][i], source[1][i]
+    for o in range(3):
+        into[2][o] = source[2][o]
+        for j in range(source[3].shape[1]):
+            into[3][o, j], into[4][o, j] = source[3][o, j], source[4][o, j]
+
+
+@njit
 def anneal(
     m: Machine,
     factors: Ints,
@@ -159,13 +171,11 @@ def anneal(
     may_double = m.may_double
     cut = np.zeros(use.shape, np.int64)
     best, now = known, known
-    t_dim, t_bound, t_wish = dim.copy(), bound.copy(), wish.copy()  # where it stands
-    t_use, t_double = use.copy(), double.copy()
-    k_dim, k_bound, k_wish = dim.copy(), bound.copy(), wish.copy()  # the best so far
-    k_use, k_double = use.copy(), double.copy()
+    tried = dim, bound, wish, use, double
+    state = dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy()
+    saved = dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy()  # the best so far
     for step in range(steps):
-        dim[:], bound[:], wish[:] = t_dim, t_bound, t_wish
-        use[:], double[:] = t_use, t_double
+        copy(state, tried)
         tries = 0 if step or known < HUGE else TRIES
         while tries < TRIES and not change(
             length, may_double, count, dim, bound, wish, use, double, random
@@ -182,13 +192,11 @@ def anneal(
         slack = 1.0 + heat * (1.0 - step / steps) * (draw(random) % 1024) / 1024.0
         if score <= now * slack:
             now = score
-            t_dim[:], t_bound[:], t_wish[:] = dim, bound, wish
-            t_use[:], t_double[:] = use, double
+            copy(tried, state)
         if score < best:
             best = score
-            k_dim[:], k_bound[:], k_wish[:] = dim, bound, wish
-            k_use[:], k_double[:] = use, double
-    dim[:], bound[:], wish[:], use[:], double[:] = k_dim, k_bound, k_wish, k_use, k_double
+            copy(tried, saved)
+    copy(saved, tried)
     return best
 
 

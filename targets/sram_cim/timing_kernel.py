@@ -101,7 +101,10 @@ def tables_of(m: Machine, factors: Ints) -> Tables:
     ways = np.zeros((2, 3, positions, positions, 9))
     kept = np.zeros((3, positions, 11))
     relevant = np.zeros((4, 8), np.int64)
-    relevant[:3], relevant[3] = m.relevant, m.reduced
+    for d in range(8):
+        for o in range(3):
+            relevant[o, d] = m.relevant[o, d]
+        relevant[3, d] = m.reduced[d]
     last = m.length[1] - 1
     for o in range(3):
         for j in range(m.length[o]):

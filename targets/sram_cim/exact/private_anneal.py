@@ -15,7 +15,7 @@ from cimc.sim import private_ports_batch as batch
 from cimc.target import Target
 from cimc.targets.sram_cim import anneal_kernel, search_kernel, timing_kernel
 from cimc.targets.sram_cim.anneal import OBJECTIVES, ROUNDS, packed, starts_of, with_levels
-from cimc.targets.sram_cim.anneal_kernel import TRIES, Words, change, draw, place, score_of
+from cimc.targets.sram_cim.anneal_kernel import TRIES, Words, change, copy, draw, place, score_of
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.search_kernel import HUGE, Floats, Ints, Machine
 from cimc.targets.sram_cim.stationary import weight_stationary
@@ -116,12 +116,11 @@ def anneal(
     at, loops = np.zeros((1, 3, count), np.int64), np.array([count])
     latency, energy = np.empty(1), np.empty(1)
     best, now = known, known
-    state = (dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy())
-    kept = (dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy())
+    tried = dim, bound, wish, use, double
+    state = dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy()
+    kept = dim.copy(), bound.copy(), wish.copy(), use.copy(), double.copy()
     for step in range(steps):
-        t_dim, t_bound, t_wish, t_use, t_double = state
-        dim[:], bound[:], wish[:] = t_dim, t_bound, t_wish
-        use[:], double[:] = t_use, t_double
+        copy(state, tried)
         tries = 0 if step or known < HUGE else TRIES
         while tries < TRIES and not change(
             length, may_double, count, dim, bound, wish, use, double, random
@@ -129,7 +128,9 @@ def anneal(
             tries += 1
         measure(relevant, count, dim, bound, cover)
         place(space, chip, length, count, wish, use, double, cut, cover)
-        used[:], two[0] = use, double
+        for o in range(3):
+            for j in range(use.shape[1]):
+                used[o, j], two[0, o, j] = use[o, j], double[o, j]
         settle(m, count, cut, used, two[0], at)
         if not fits(
             space, chip, relevant, length, count, dim, bound, cut, used, two[0], cover, work
@@ -151,14 +152,11 @@ def anneal(
         slack = 1.0 + heat * (1.0 - step / steps) * (draw(random) % 1024) / 1024.0
         if score <= now * slack:
             now = score
-            t_dim[:], t_bound[:], t_wish[:] = dim, bound, wish
-            t_use[:], t_double[:] = use, double
+            copy(tried, state)
         if score < best:
             best = score
-            k_dim, k_bound, k_wish, k_use, k_double = kept
-            k_dim[:], k_bound[:], k_wish[:] = dim, bound, wish
-            k_use[:], k_double[:] = use, double
-    dim[:], bound[:], wish[:], use[:], double[:] = kept
+            copy(tried, kept)
+    copy(kept, tried)
     return best
 
 
