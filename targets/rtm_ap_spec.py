@@ -89,8 +89,9 @@ def _faults(spec: RtmApSpec) -> Iterator[str]:
     if ap.domains > 256:
         yield f"ap.domains = {ap.domains}, at most 256 can be addressed"
     if ap.columns < ap.carries + _LEAST_COLUMNS:
-        least = f"{ap.carries} for carries and {_LEAST_COLUMNS} for the shortest sum"
-        yield f"ap.columns = {ap.columns}, needed are at least {ap.carries + _LEAST_COLUMNS}: {least}"
+        shares = f"{ap.carries} for carries and {_LEAST_COLUMNS} for the shortest sum"
+        least = ap.carries + _LEAST_COLUMNS
+        yield f"ap.columns = {ap.columns}, needed are at least {least}: {shares}"
     for key in ap.documented.keys() - Ap.model_fields.keys():
         yield f"ap.documented names {key}, which is no key of ap"
     if ap.ports > ap.domains:
