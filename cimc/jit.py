@@ -45,7 +45,8 @@ def compiler(*files: str, inner: bool = False) -> Callable[[Function], Function]
             )(function)
         finally:
             settings["CACHE_DIR"] = before
-        _take_any_constant(kernel)
+        if isinstance(kernel, Dispatcher):  # a function where NUMBA_DISABLE_JIT is set
+            _take_any_constant(kernel)
         return cast(Function, kernel)
 
     return compiled
