@@ -35,6 +35,7 @@ class PrivatePorts:
         self.leakage_pj = leakage_pj(spec)
         self.outer = self._outer()
         self.known: dict[Factors, Outlines] = {}
+        self.close: set[Factors] = set()  # bounds of whole nests stay below the cutoff: judge them
 
     def _outer(self) -> Figures:
         """Each operand once from or to the outermost level."""
@@ -87,7 +88,7 @@ class PrivatePorts:
         effort = min(limits.effort, len(WIDTHS) - 1)
         least = outlines.least()
         before = outlines.nodes
-        is_exhaustive = limits.slack == 0.0 and effort >= EXHAUSTIVE
+        is_exhaustive = factors in self.close or (limits.slack == 0.0 and effort >= EXHAUSTIVE)
         found = outlines.run(
             WIDTHS[effort],
             limits.cutoff,
@@ -96,7 +97,10 @@ class PrivatePorts:
             limits.stop,
             is_exhaustive=is_exhaustive,
         )
-        is_final = found.is_complete and (limits.slack > 0.0 or is_exhaustive)
+        is_reached = limits.slack > 0.0 and found.bound >= limits.cutoff
+        if found.is_complete and limits.slack > 0.0 and not is_reached:
+            self.close.add(factors)
+        is_final = found.is_complete and (is_reached or is_exhaustive)
         is_final = is_final or limits.effort >= len(WIDTHS) - 1
         if is_final:
             del self.known[factors]
