@@ -1,8 +1,9 @@
-"""The exact search against a plain list of all mappings: a few layers here, many by
+"""The exact search against a plain list of all mappings: small layers here, larger ones by
 `python -m tests.targets.sram_cim.oracle`."""
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -14,6 +15,7 @@ from cimc.targets.sram_cim.machine import machine_of
 from tests.targets.sram_cim.oracle import check, different, instance, nests
 
 FEW = {"shared": 30, "private": 1500}  # mappings of a layer
+PARTS, EACH = 8, 25  # layers, for tests to run at the same time
 
 
 @pytest.mark.parametrize("timing", ["shared", "private"])
@@ -21,6 +23,15 @@ def test_search_finds_and_proves_the_optimum(timing: Timing) -> None:
     seeds, checked = iter(range(100)), 0
     while checked < 6:
         checked += check(next(seeds), timing, FEW[timing]) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_two_hundred_layers_on_shared_ports(part: int) -> None:
+    """For three objectives each, on random hardware; private ports: `test_exact_private`."""
+    seeds, checked = itertools.count(100 + part, PARTS), 0
+    while checked < EACH:
+        checked += check(next(seeds), "shared", 60) > 1
 
 
 def test_fast_and_plain_referee_agree() -> None:
