@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from cimc import jit
-from cimc.sim import execute_kernels
+from cimc.sim.execute import kernels
 
-FOLDER = Path(execute_kernels.__file__).parent
-KERNELS = [path for path in sorted(FOLDER.glob("execute_*.py")) if "jit." in path.read_text()]
+PACKAGE = "cimc.sim.execute"
+FOLDER = Path(kernels.__file__).parent
+KERNELS = [path for path in sorted(FOLDER.glob("*.py")) if "jit." in path.read_text()]
 
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
@@ -23,10 +24,10 @@ def test_kernels_name_every_file_that_they_come_from(path: Path) -> None:
     modules: dict[str, str] = {}  # module -> the name it has here
     needed: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "cimc.sim":
+        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
             modules.update({alias.name: alias.asname or alias.name for alias in node.names})
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cimc.sim."):
-            needed.add(str(node.module).removeprefix("cimc.sim."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{PACKAGE}."):
+            needed.add(str(node.module).removeprefix(f"{PACKAGE}."))
     source = path.read_text()
     start = source.index("compiler(") if "_FILES = (" not in source else source.index("_FILES = (")
     named = source[start : source.index("\n\n", start)]

@@ -62,11 +62,11 @@ def task_rates(workers: int) -> dict[str, float]:
     from cimc.mapping.nest import Mapped, resolve
     from cimc.mapping.sample import random_nest
     from cimc.mapping.workload import Workload
-    from cimc.sim import private_ports_fast as private
     from cimc.target import load_target
     from cimc.targets.sram_cim import timing_batch as shared
     from cimc.targets.sram_cim.anneal import packed
     from cimc.targets.sram_cim.machine import machine_of, spec_of
+    from cimc.targets.sram_cim.private_ports import fast as private
 
     target, rng = load_target("miredo-default"), random.Random(0)
     machine, spec = machine_of(target), spec_of(target)

@@ -23,17 +23,17 @@ import cimc
 from cimc.ir.program import Loop, Program
 from cimc.report.table import Table
 from cimc.sim.simulate import Engine, simulate
-from cimc.sim.simulate_fast import FastEngine
-from cimc.sim.simulate_plain import PlainEngine
-from cimc.sim.simulate_plan import plan_streams
-from cimc.sim.simulate_rows import Rows
+from cimc.sim.simulate.fast import FastEngine
+from cimc.sim.simulate.plain import PlainEngine
+from cimc.sim.simulate.plan import plan_streams
+from cimc.sim.simulate.rows import Rows
 from cimc.target import Target
 
 Result = TypeVar("Result")
 COMPILE = """
 import time
 import numpy as np
-from cimc.sim import simulate_kernel
+from cimc.sim.simulate import kernel as simulate_kernel
 started = time.process_time()
 simulate_kernel.run.compile("int64(int64[::1], int64)")
 print(time.process_time() - started)

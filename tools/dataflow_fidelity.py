@@ -10,7 +10,8 @@ simulator's figures: shared ports the model of `timing` and the emitted program,
 recurrence and MIREDO's simulator. Errors are model / simulator - 1. "picked": in how many layers
 the model's best of the good mappings is the simulator's best, too; "loss": how much worse it is
 where it is not. "bounds": how far below the simulator the exact search's bounds of the good
-mappings lie (shared ports).
+mappings lie (shared ports). "solved": mappings of the exact search for EDP that the store of solved
+layers holds (`dataflow_tables.py` fills it), each as often as its layer occurs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import argparse
 import random
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,14 +30,16 @@ from cimc.mapping.nest import Mapped, capacity_faults, resolve
 from cimc.mapping.objective import Objective
 from cimc.mapping.sample import random_nest
 from cimc.mapping.workload import Workload
-from cimc.sim.private_ports_recurrence import recurrence
 from cimc.target import Target, load_target
 from cimc.targets.sram_cim.anneal import annealed
-from cimc.targets.sram_cim.exact.problem import CostModel, Figures, Problem
+from cimc.targets.sram_cim.exact.private_anneal import annealed_private
+from cimc.targets.sram_cim.exact.problem import CostModel, Figures, Problem, Timing
 from cimc.targets.sram_cim.exact.shared_bound import bound
 from cimc.targets.sram_cim.exact.solve import model_of
+from cimc.targets.sram_cim.exact.store import default_store
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import nest_of
+from cimc.targets.sram_cim.private_ports.recurrence import recurrence
 from cimc.targets.sram_cim.stationary import weight_stationary
 from cimc.targets.sram_cim.timing import evaluate
 
@@ -73,14 +77,26 @@ class Errors:
                 )
 
 
-def good(workload: Workload, target: Target) -> list[Mapped]:
+def good(workload: Workload, target: Target, timing: Timing) -> list[Mapped]:
     """Mappings worth comparing."""
     machine, spec = machine_of(target), spec_of(target)
     found = list(weight_stationary(workload, machine))
     for objective in OBJECTIVES:
-        best = annealed(workload, machine, spec, 1, objective)
-        found += [] if best is None else [best]
+        if timing == "private":
+            found += annealed_private(workload, target, objective)
+        else:
+            best = annealed(workload, machine, spec, 1, objective)
+            found += [] if best is None else [best]
     return list({nest_of(mapped): mapped for mapped in found}.values())
+
+
+def solved(workload: Workload, target: Target, timing: Timing) -> Mapped | None:
+    """The mapping that the store holds for EDP."""
+    store = default_store()
+    problem = Problem(workload, 1, Objective.parse("edp"), timing)
+    known = None if store is None else store.get(problem, target)
+    mapped = None if known is None else resolve(known.solution.nest, workload, machine_of(target))
+    return mapped if isinstance(mapped, Mapped) else None
 
 
 def drawn(workload: Workload, target: Target, rng: random.Random, count: int) -> Iterator[Mapped]:
@@ -117,14 +133,17 @@ def main() -> None:
     parser.add_argument("--timing", choices=["shared", "private"], default="shared")
     parser.add_argument("--random", type=int, default=4, help="random mappings of each layer")
     options = parser.parse_args()
-    errors = {"random": Errors(), "optimized": Errors(), "bounds": Errors()}
+    errors = {name: Errors() for name in ("random", "optimized", "bounds", "solved")}
     picked = dict.fromkeys(OBJECTIVES, 0)
     losses: dict[str, list[float]] = {name: [] for name in OBJECTIVES}
     rng = random.Random(1)
     layers: dict[ConvShape, str] = {}
+    times = Counter[ConvShape]()
     for network in options.networks.split(","):
         machine = "miredo-transformer" if network in TRANSFORMERS else "miredo-default"
-        layers |= dict.fromkeys(distinct(layers_of(network)), machine)
+        for shape, same in distinct(layers_of(network)).items():
+            layers[shape] = machine
+            times[shape] += len(same)
     for number, (shape, machine) in enumerate(layers.items(), 1):
         target, workload = load_target(machine), Workload(shape)
         latency = Objective.parse("latency")
@@ -144,7 +163,7 @@ def main() -> None:
             if pair is not None:
                 errors["random"].add(pair)
         pairs = []
-        for mapped in good(workload, target):
+        for mapped in good(workload, target, options.timing):
             pair = compared(mapped)
             if pair is None:
                 continue
@@ -153,6 +172,10 @@ def main() -> None:
             if options.timing == "shared":
                 least = bound(mapped, 1, target)
                 errors["bounds"].add((Figures(least.cycles, least.energy_pj), pair[1]))
+        known = solved(workload, target, options.timing)
+        pair = None if known is None else compared(known)
+        for _ in range(times[shape] if pair is not None else 0):
+            errors["solved"].add(pair)
         for name in OBJECTIVES:
             objective = Objective.parse(name)
             scores = [tuple(objective.score(f.cycles, f.energy_pj) for f in pair) for pair in pairs]

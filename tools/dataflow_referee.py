@@ -25,7 +25,7 @@ from cimc.passes.allocate import allocate
 from cimc.pipeline.levels import Effort
 from cimc.sim.energy import energy
 from cimc.sim.execute import execute
-from cimc.sim.simulate_plan import plan_streams
+from cimc.sim.simulate.plan import plan_streams
 from cimc.target import load_target
 from cimc.targets.sram_cim.exact.referee import Referee, alone, simulated_cycles
 from cimc.targets.sram_cim.layers import Layers, mapped_nest

@@ -18,12 +18,12 @@ import numpy as np
 from cimc import jit
 from cimc.mapping.nest import DIMS, Mapped, capacity_faults
 from cimc.mapping.workload import Workload
-from cimc.sim import private_ports_batch as private
 from cimc.target import Target
 from cimc.targets.sram_cim import search_kernel, timing_kernel
 from cimc.targets.sram_cim.anneal import packed, with_levels
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import Loops
+from cimc.targets.sram_cim.private_ports import batch as private
 from cimc.targets.sram_cim.search_kernel import HUGE, SIZE, Floats, Ints, Machine
 from cimc.targets.sram_cim.spatial import spatial_choices
 from cimc.targets.sram_cim.stationary import primes, remaining

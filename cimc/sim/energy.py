@@ -17,7 +17,7 @@ from functools import cached_property
 from cimc.errors import Fault, UsageError, raise_if
 from cimc.ir.program import Program
 from cimc.kind import Kind, Price, load_kind
-from cimc.sim.simulate_plan import Plan, Step, plan_setup, plan_streams
+from cimc.sim.simulate.plan import Plan, Step, plan_setup, plan_streams
 from cimc.sim.units import core_of_unit
 from cimc.target import Target
 

@@ -10,7 +10,7 @@ from cimc.errors import StallError, UsageError
 from cimc.ir.program import Loop, Program
 from cimc.sim.energy import energy
 from cimc.sim.simulate import simulate
-from cimc.sim.simulate_plan import plan_streams
+from cimc.sim.simulate.plan import plan_streams
 from tests.sim.toy_machine import Toy, program, random_program, toy_target, work
 
 READS = (("array.reads", 3),)

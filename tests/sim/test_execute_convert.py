@@ -27,7 +27,7 @@ from cimc.ir.program import (
 )
 from cimc.ir.types import Array, Type
 from cimc.sim.execute import Executor, execute
-from cimc.sim.execute_convert import pack
+from cimc.sim.execute.convert import pack
 from cimc.targets.crossbar.analog_mvm import AnalogMvm
 
 COLUMNS, TILES = 5, 3

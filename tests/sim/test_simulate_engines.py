@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from cimc.errors import StallError
 from cimc.ir.program import Program
 from cimc.sim.simulate import Engine, Simulation, simulate
-from cimc.sim.simulate_fast import FastEngine
-from cimc.sim.simulate_outcome import Outcome
-from cimc.sim.simulate_plain import PlainEngine
-from cimc.sim.simulate_plan import plan_streams
-from cimc.sim.simulate_rows import Rows
+from cimc.sim.simulate.fast import FastEngine
+from cimc.sim.simulate.outcome import Outcome
+from cimc.sim.simulate.plain import PlainEngine
+from cimc.sim.simulate.plan import plan_streams
+from cimc.sim.simulate.rows import Rows
 from tests.sim.toy_machine import Toy, random_program, random_programs, toy_target
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from cimc.mapping.machine import OPERANDS, REDUCED, RELEVANT, WEIGHT, Machine
 from cimc.mapping.nest import DIMS, Mapped
 from cimc.mapping.workload import Workload
-from cimc.sim.private_ports_schedule import published_elements
 from cimc.target import Target
 from cimc.targets.sram_cim.anneal import packed
 from cimc.targets.sram_cim.energy import activation_pj
@@ -17,6 +16,7 @@ from cimc.targets.sram_cim.exact import outline_kernel as kernel
 from cimc.targets.sram_cim.exact.choices import remaining, used
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import Factors
+from cimc.targets.sram_cim.private_ports.schedule import published_elements
 from cimc.targets.sram_cim.search_kernel import Floats, Ints, instances_of, spread_of
 from cimc.targets.sram_cim.search_kernel import Machine as Packed
 

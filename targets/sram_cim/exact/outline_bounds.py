@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from cimc import jit
-from cimc.sim import private_ports_batch as batch
 from cimc.targets.sram_cim import search_kernel as shared
 from cimc.targets.sram_cim.exact import outline_kernel as outline
 from cimc.targets.sram_cim.exact.outline_kernel import (
@@ -37,6 +36,7 @@ from cimc.targets.sram_cim.exact.outline_kernel import (
     silent,
     tile_bits,
 )
+from cimc.targets.sram_cim.private_ports import batch
 from cimc.targets.sram_cim.search_kernel import READ, SIZE, Floats, Ints, Machine
 
 njit = jit.compiler(__file__, batch.__file__, shared.__file__, outline.__file__)

@@ -29,9 +29,9 @@ from __future__ import annotations
 import numpy as np
 
 from cimc import jit
-from cimc.sim import private_ports_batch as batch
-from cimc.sim.private_ports_batch import published
 from cimc.targets.sram_cim import search_kernel as shared
+from cimc.targets.sram_cim.private_ports import batch
+from cimc.targets.sram_cim.private_ports.batch import published
 from cimc.targets.sram_cim.search_kernel import (
     ACTIVATION,
     PSUM_BITS,

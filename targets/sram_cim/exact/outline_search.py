@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import jit
-from cimc.sim import private_ports_batch as batch
 from cimc.targets.sram_cim import search_kernel as shared
 from cimc.targets.sram_cim.exact import outline_bounds as bounds
 from cimc.targets.sram_cim.exact import outline_kernel as outline
@@ -56,6 +55,7 @@ from cimc.targets.sram_cim.exact.outline_kernel import (
     silent,
     tile_bits,
 )
+from cimc.targets.sram_cim.private_ports import batch
 from cimc.targets.sram_cim.search_kernel import SHARED, SIZE, Floats, Ints, Machine
 
 njit = jit.compiler(__file__, batch.__file__, shared.__file__, outline.__file__, bounds.__file__)

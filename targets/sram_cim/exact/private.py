@@ -8,8 +8,6 @@ from cimc.errors import FitError
 from cimc.ir.tiles import Nest
 from cimc.mapping.machine import INPUT, OPERANDS, OUTPUT, WEIGHT
 from cimc.mapping.objective import Objective
-from cimc.sim import private_ports_fast as fast
-from cimc.sim.private_ports_schedule import private_schedule, published_elements
 from cimc.target import Target
 from cimc.targets.sram_cim.energy import activation_pj, leakage_pj
 from cimc.targets.sram_cim.exact.choices import remaining, used
@@ -17,6 +15,8 @@ from cimc.targets.sram_cim.exact.outlines import Outlines
 from cimc.targets.sram_cim.exact.problem import Exploration, Figures, Limits, Problem
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import Factors
+from cimc.targets.sram_cim.private_ports import fast
+from cimc.targets.sram_cim.private_ports.schedule import private_schedule, published_elements
 
 WIDTHS = (0, 150, 3_000, 40_000, 300_000)  # outlines of each size, by effort
 EXHAUSTIVE = 3  # effort from which on a search without slack judges every nest in question

@@ -11,12 +11,12 @@ import numpy as np
 from cimc import jit
 from cimc.mapping.nest import DIMS, Mapped
 from cimc.mapping.workload import Workload
-from cimc.sim import private_ports_batch as batch
 from cimc.target import Target
 from cimc.targets.sram_cim import anneal_kernel, search_kernel, timing_kernel
 from cimc.targets.sram_cim.anneal import OBJECTIVES, ROUNDS, packed, starts_of, with_levels
 from cimc.targets.sram_cim.anneal_kernel import TRIES, Words, change, copy, draw, place, score_of
 from cimc.targets.sram_cim.machine import machine_of, spec_of
+from cimc.targets.sram_cim.private_ports import batch
 from cimc.targets.sram_cim.search_kernel import HUGE, Floats, Ints, Machine
 from cimc.targets.sram_cim.stationary import weight_stationary
 from cimc.targets.sram_cim.timing_kernel import fits, measure, room_for, tables_of

@@ -27,10 +27,10 @@ from cimc.lowering import Builder
 from cimc.mapping.machine import INPUT, OUTPUT, WEIGHT
 from cimc.mapping.nest import Mapped, capacity_faults, resolve
 from cimc.mapping.workload import Workload
-from cimc.sim.simulate_fast import FastEngine
-from cimc.sim.simulate_plain import PlainEngine
-from cimc.sim.simulate_plan import Plan, plan_streams
-from cimc.sim.simulate_rows import Rows
+from cimc.sim.simulate.fast import FastEngine
+from cimc.sim.simulate.plain import PlainEngine
+from cimc.sim.simulate.plan import Plan, plan_streams
+from cimc.sim.simulate.rows import Rows
 from cimc.target import Target
 from cimc.targets.sram_cim.energy import leakage_pj
 from cimc.targets.sram_cim.layers import Heavy

@@ -18,13 +18,13 @@ from cimc.mapping.nest import Mapped, resolve
 from cimc.mapping.objective import Objective
 from cimc.mapping.sample import random_nest
 from cimc.mapping.workload import Workload
-from cimc.sim import private_ports_fast as fast
-from cimc.sim.private_ports_schedule import private_schedule
 from cimc.target import Target, load_target
 from cimc.targets.sram_cim.exact import Problem, solve
 from cimc.targets.sram_cim.exact.choices import distinct_factors
 from cimc.targets.sram_cim.exact.outline import ground_of, outline_of
 from cimc.targets.sram_cim.machine import machine_of
+from cimc.targets.sram_cim.private_ports import fast
+from cimc.targets.sram_cim.private_ports.schedule import private_schedule
 
 
 def shape_of(text: str) -> ConvShape:

@@ -18,7 +18,7 @@ from cimc.passes.fuse_layers import fuse_layers
 from cimc.passes.tile import tile
 from cimc.sim.energy import energy
 from cimc.sim.execute import execute
-from cimc.sim.simulate_plan import plan_streams
+from cimc.sim.simulate.plan import plan_streams
 from cimc.target import Target, load_target
 from cimc.targets.sram_cim.exact import Problem, solve
 from cimc.targets.sram_cim.exact.referee import Referee, alone, referee, simulated_cycles

@@ -12,7 +12,7 @@ from cimc.mapping.nest import Mapped, resolve
 from cimc.mapping.objective import Objective
 from cimc.mapping.sample import random_nest
 from cimc.mapping.workload import Workload
-from cimc.sim.simulate_plan import plan_streams
+from cimc.sim.simulate.plan import plan_streams
 from cimc.target import Target, load_target
 from cimc.targets.sram_cim.exact import Problem, solve
 from cimc.targets.sram_cim.exact.choices import all_choices

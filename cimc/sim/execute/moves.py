@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from cimc import jit
-from cimc.sim import execute_codes as codes
-from cimc.sim.execute_codes import APART, SAME_AXES, Bytes, Ints
+from cimc.sim.execute import codes
+from cimc.sim.execute.codes import APART, SAME_AXES, Bytes, Ints
 
 njit = jit.compiler(__file__, codes.__file__, inner=True)
 

@@ -1,4 +1,4 @@
-"""The closed form of `private_ports_recurrence` for many mappings at once, compiled.
+"""The closed form of `recurrence` for many mappings at once, compiled.
 
 All mappings share workload, machine and spatial choice; each row of the arrays is one mapping:
 `count` its loops, `dim` and `bound` of each loop (dims in the order g n k c p q r s), `at` the

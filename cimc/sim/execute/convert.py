@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 
 from cimc import jit
 from cimc.ir.program import ConverterMvm, Phase
-from cimc.sim import execute_codes as codes
-from cimc.sim import execute_moves as moves
-from cimc.sim import execute_sums as sums
-from cimc.sim.execute_codes import I32, Cells, Int, Ints
-from cimc.sim.execute_sums import clear, element, marked, width_of
+from cimc.sim.execute import codes, moves, sums
+from cimc.sim.execute.codes import I32, Cells, Int, Ints
+from cimc.sim.execute.sums import clear, element, marked, width_of
 
 njit = jit.compiler(__file__, codes.__file__, moves.__file__, sums.__file__, inner=True)
 

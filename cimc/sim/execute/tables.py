@@ -1,6 +1,6 @@
 """Kernels of the fast engine for the vector unit's tiles: rescale, lookup, combine.
 
-As in `execute_moves`, False sends the instruction to its plain twin. Element for element they
+As in `moves`, False sends the instruction to its plain twin. Element for element they
 compute what `cimc.ir.evaluate` does, in the same order and precision.
 """
 
@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import jit
-from cimc.sim import execute_codes as codes
-from cimc.sim import execute_moves as moves
-from cimc.sim import execute_sums as sums
-from cimc.sim.execute_codes import (
+from cimc.sim.execute import codes, moves, sums
+from cimc.sim.execute.codes import (
     ADD,
     APART,
     FUSED_ADD,
@@ -27,8 +25,8 @@ from cimc.sim.execute_codes import (
     Int,
     Ints,
 )
-from cimc.sim.execute_moves import advance, interval, lies_in, runs_of
-from cimc.sim.execute_sums import element, marked, width_of
+from cimc.sim.execute.moves import advance, interval, lies_in, runs_of
+from cimc.sim.execute.sums import element, marked, width_of
 
 njit = jit.compiler(__file__, codes.__file__, moves.__file__, sums.__file__, inner=True)
 

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 from cimc.mapping.machine import INPUT, OPERANDS, OUTPUT, RELEVANT, WEIGHT
 from cimc.mapping.nest import Block, Mapped
-from cimc.sim.private_ports_schedule import published_elements
 from cimc.target import Target
 from cimc.targets.sram_cim.energy import activation_pj, leakage_pj
 from cimc.targets.sram_cim.machine import spec_of
+from cimc.targets.sram_cim.private_ports.schedule import published_elements
 
 WAYS = (1, 1, 2)  # c(I), c(W), c(O)
 

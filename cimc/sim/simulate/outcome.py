@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cimc.errors import Fault, StallError
-from cimc.sim.simulate_image import Integers
-from cimc.sim.simulate_plan import Plan
+from cimc.sim.simulate.image import Integers
+from cimc.sim.simulate.plan import Plan
 
 StallKey: TypeAlias = tuple[int, str, str]  # step, cause ("unit" ...), unit or buffer
 

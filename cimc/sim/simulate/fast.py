@@ -6,12 +6,12 @@ import time
 
 import numpy as np
 
-from cimc.sim import simulate_image as col
-from cimc.sim import simulate_kernel as kernel
-from cimc.sim.simulate_image import Integers
-from cimc.sim.simulate_outcome import Blocked, Outcome, Snapshot, too_long
-from cimc.sim.simulate_pack import new_image
-from cimc.sim.simulate_rows import Rows
+from cimc.sim.simulate import image as col
+from cimc.sim.simulate import kernel
+from cimc.sim.simulate.image import Integers
+from cimc.sim.simulate.outcome import Blocked, Outcome, Snapshot, too_long
+from cimc.sim.simulate.pack import new_image
+from cimc.sim.simulate.rows import Rows
 
 STEPS_PER_CALL = 4_000_000  # between looks at the clock
 

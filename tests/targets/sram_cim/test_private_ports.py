@@ -18,14 +18,13 @@ from cimc.lowering import ConvShape
 from cimc.mapping.nest import Mapped, resolve
 from cimc.mapping.sample import random_nest
 from cimc.mapping.workload import Workload
-from cimc.sim import private_ports
-from cimc.sim import private_ports_fast as fast
-from cimc.sim.private_ports import simulate_private
-from cimc.sim.private_ports_fast import closed_forms
-from cimc.sim.private_ports_recurrence import recurrence
-from cimc.sim.private_ports_schedule import Schedule, private_schedule
 from cimc.target import Target, load_target
 from cimc.targets.sram_cim.machine import machine_of
+from cimc.targets.sram_cim.private_ports import fast, simulate_private
+from cimc.targets.sram_cim.private_ports import simulator as private_ports
+from cimc.targets.sram_cim.private_ports.fast import closed_forms
+from cimc.targets.sram_cim.private_ports.recurrence import recurrence
+from cimc.targets.sram_cim.private_ports.schedule import Schedule, private_schedule
 
 LEVELS = {
     "1": "dram",

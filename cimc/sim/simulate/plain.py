@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from cimc.ir.program import holds
-from cimc.sim.simulate_outcome import Blocked, Outcome, Snapshot, too_long
-from cimc.sim.simulate_plan import Await, Conditions, Node, Plan, Publish, Repeat, Step
+from cimc.sim.simulate.outcome import Blocked, Outcome, Snapshot, too_long
+from cimc.sim.simulate.plan import Await, Conditions, Node, Plan, Publish, Repeat, Step
 
 Cause: TypeAlias = tuple[str, str]  # "unit", "data", "space" or "progress"; unit or buffer
 

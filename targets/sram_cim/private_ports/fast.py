@@ -12,10 +12,10 @@ import numpy as np
 from cimc.mapping.machine import OPERANDS
 from cimc.mapping.nest import DIMS, Mapped
 from cimc.mapping.workload import Workload
-from cimc.sim import private_ports_kernel as kernel
-from cimc.sim.private_ports_schedule import Schedule
 from cimc.target import Target
 from cimc.targets.sram_cim.machine import machine_of, spec_of
+from cimc.targets.sram_cim.private_ports import kernel
+from cimc.targets.sram_cim.private_ports.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def arrays(schedule: Schedule) -> Arrays:
 
 @dataclass(frozen=True, slots=True)
 class Mappings:
-    """Many mappings of one layer with one spatial choice, one in each row (`private_ports_batch`).
+    """Many mappings of one layer with one spatial choice, one in each row (`batch`).
 
     Loops stand from outside in; `at` is the position in the operand's chain of the level that keeps
     I, W, O at each loop; `double` by operand and position.
@@ -136,8 +136,8 @@ def recurrences(
 
     `factors`: [axes, dims] spatial factors; `workers`: threads that share the rows.
     """
-    from cimc.sim import private_ports_batch as batch
     from cimc.targets.sram_cim.anneal import packed
+    from cimc.targets.sram_cim.private_ports import batch
 
     m = packed(workload, machine_of(target), spec_of(target), 1)
     limits = np.array([workload.shape.h, workload.shape.w], np.int64)

@@ -1,10 +1,10 @@
-"""Kernels of streams in line, of progress, and of samples; see `cimc.sim.simulate_kernel`."""
+"""Kernels of streams in line, of progress, and of samples; see `cimc.sim.simulate.kernel`."""
 
 from __future__ import annotations
 
-from cimc.sim import simulate_image as col
-from cimc.sim.simulate_image import Integers
-from cimc.sim.simulate_jit import inner
+from cimc.sim.simulate import image as col
+from cimc.sim.simulate.image import Integers
+from cimc.sim.simulate.jit import inner
 
 # --- streams in line: a heap by order, then by stream ---
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cimc.sim import simulate_image as col
-from cimc.sim.simulate_image import Image, assemble
-from cimc.sim.simulate_rows import Row, Rows
+from cimc.sim.simulate import image as col
+from cimc.sim.simulate.image import Image, assemble
+from cimc.sim.simulate.rows import Row, Rows
 
 # What the argument of a place names.
 _ARGUMENTS = {

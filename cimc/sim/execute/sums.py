@@ -1,6 +1,6 @@
 """Kernels of the fast engine for products and sums: mvm and accumulate.
 
-As in `execute_moves`, False sends the instruction to its plain twin.
+As in `moves`, False sends the instruction to its plain twin.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import jit
-from cimc.sim import execute_codes as codes
-from cimc.sim import execute_moves as moves
-from cimc.sim.execute_codes import I8, I16, I32, MARK32, U8, U16, Bytes, Cells, Int, Ints
-from cimc.sim.execute_moves import advance, apart, marked_run, runs_of
+from cimc.sim.execute import codes, moves
+from cimc.sim.execute.codes import I8, I16, I32, MARK32, U8, U16, Bytes, Cells, Int, Ints
+from cimc.sim.execute.moves import advance, apart, marked_run, runs_of
 
 Byte = TypeVar("Byte", np.int8, np.uint8)
 Weight = TypeVar("Weight", np.int8, np.int16)

@@ -12,10 +12,10 @@ whose progress no other stream makes, too; what they wait for must have happened
 
 from __future__ import annotations
 
-from cimc.sim import simulate_image as col
-from cimc.sim.simulate_image import Integers
-from cimc.sim.simulate_jit import inner
-from cimc.sim.simulate_kernel_line import append, event_at, made, take, wake
+from cimc.sim.simulate import image as col
+from cimc.sim.simulate.image import Integers
+from cimc.sim.simulate.jit import inner
+from cimc.sim.simulate.kernel_line import append, event_at, made, take, wake
 
 FAR = 1 << 62
 

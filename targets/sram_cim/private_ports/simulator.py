@@ -23,8 +23,8 @@ from cimc.ir.tiles import Nest
 from cimc.lowering import ConvShape
 from cimc.mapping.machine import INPUT, OUTPUT, WEIGHT
 from cimc.mapping.workload import Workload
-from cimc.sim.private_ports_schedule import Move, Schedule, private_schedule
 from cimc.target import Target
+from cimc.targets.sram_cim.private_ports.schedule import Move, Schedule, private_schedule
 
 OPERANDS = (INPUT, WEIGHT, OUTPUT)
 
@@ -66,7 +66,7 @@ def simulate_private(
         latency = run.latency()
         waited = (run.waited[INPUT], run.waited[WEIGHT], run.waited[OUTPUT])
     else:
-        from cimc.sim.private_ports_fast import stepped  # imports Numba
+        from cimc.targets.sram_cim.private_ports.fast import stepped  # imports Numba
 
         latency, waited = stepped(schedule)
     energy = {**schedule.energy_pj, "leakage": latency * schedule.leakage_pj}

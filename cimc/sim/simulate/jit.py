@@ -8,7 +8,7 @@ from cimc.jit import compiler
 
 _FOLDER = Path(__file__).parent
 _NAMES = ("image", "kernel", "kernel_forward", "kernel_line")
-_FILES = tuple(str(_FOLDER / f"simulate_{name}.py") for name in _NAMES)
+_FILES = tuple(str(_FOLDER / f"{name}.py") for name in _NAMES)
 
 inner = compiler(*_FILES, inner=True)  # of kernels that only kernels call
 entry = compiler(*_FILES)

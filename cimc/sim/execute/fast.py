@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cimc.errors import VerifyError
 from cimc.ir.program import Program
-from cimc.sim import execute_codes as codes
-from cimc.sim.execute_convert import (
+from cimc.sim.execute import codes
+from cimc.sim.execute.convert import (
     EXACT,
     FACTORS,
     PLANES,
@@ -20,10 +20,10 @@ from cimc.sim.execute_convert import (
     VERSION,
     pack,
 )
-from cimc.sim.execute_encode import encode
-from cimc.sim.execute_forms import encode_instr, sends_all
-from cimc.sim.execute_kernels import interpret
-from cimc.sim.execute_plain import Blocked, execute_instr, stalled
+from cimc.sim.execute.encode import encode
+from cimc.sim.execute.forms import encode_instr, sends_all
+from cimc.sim.execute.kernels import interpret
+from cimc.sim.execute.plain import Blocked, execute_instr, stalled
 from cimc.sim.machine import Memories
 
 Number = TypeVar("Number", np.uint64, np.int64)

@@ -30,8 +30,8 @@ from cimc.ir.program import (
     Wait,
 )
 from cimc.ir.types import int_range, is_integer
-from cimc.sim import execute_codes as codes
-from cimc.sim.execute_axes import (
+from cimc.sim.execute import codes
+from cimc.sim.execute.axes import (
     Unencodable,
     common,
     copy_rows,
@@ -40,7 +40,7 @@ from cimc.sim.execute_axes import (
     product_rows,
     table,
 )
-from cimc.sim.execute_encode import KINDS, Encoder
+from cimc.sim.execute.encode import KINDS, Encoder
 
 _FREE = codes.FREE
 _MOST_ARRAYS = 1 << 16  # places of the weights of one converter instruction

@@ -10,12 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import jit
-from cimc.sim import execute_codes as codes
-from cimc.sim import execute_convert as convert
-from cimc.sim import execute_moves as moves
-from cimc.sim import execute_sums as sums
-from cimc.sim import execute_tables as tables
-from cimc.sim.execute_codes import (
+from cimc.sim.execute import codes, convert, moves, sums, tables
+from cimc.sim.execute.codes import (
     ACCUMULATE,
     ASIDE,
     BLOCKED,

@@ -1,18 +1,18 @@
-"""The fast engine's kernel: the rules of `cimc.sim.simulate_plain` on a packed memory image.
+"""The fast engine's kernel: the rules of `cimc.sim.simulate.plain` on a packed memory image.
 
 Every moment that the rules know (a unit is free, a buffer is ready ...) is one cell. A step starts
 at the latest of its needs and raises its effects; all of the machine is in these two tables.
-`cimc.sim.simulate_image` numbers the columns, `cimc.sim.simulate_pack` fills them. Everywhere, `m`
+`cimc.sim.simulate.image` numbers the columns, `cimc.sim.simulate.pack` fills them. Everywhere, `m`
 is the image, and `stream`, `step`, `loop` ... are addresses of rows in it.
 """
 
 from __future__ import annotations
 
-from cimc.sim import simulate_image as col
-from cimc.sim.simulate_image import Integers
-from cimc.sim.simulate_jit import entry, inner
-from cimc.sim.simulate_kernel_forward import comes_round, enter, leave
-from cimc.sim.simulate_kernel_line import (
+from cimc.sim.simulate import image as col
+from cimc.sim.simulate.image import Integers
+from cimc.sim.simulate.jit import entry, inner
+from cimc.sim.simulate.kernel_forward import comes_round, enter, leave
+from cimc.sim.simulate.kernel_line import (
     begin,
     finish_sample,
     made,

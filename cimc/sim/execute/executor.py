@@ -13,7 +13,7 @@ from typing import Protocol
 from cimc.errors import Fault, InternalError, UsageError, VerifyError, raise_if
 from cimc.ir.program import Instr, Loop, Program, VectorOp, program_faults, views, walk
 from cimc.ir.types import Array, int_range, numpy_dtype
-from cimc.sim.execute_plain import PlainEngine
+from cimc.sim.execute.plain import PlainEngine
 from cimc.sim.machine import Memories, layout_of, share_cells
 from cimc.target import Target
 
@@ -31,7 +31,7 @@ class Engine(Protocol):
 
 
 def _fast(program: Program, memories: Memories) -> Engine:
-    from cimc.sim.execute_fast import FastEngine  # imports Numba
+    from cimc.sim.execute.fast import FastEngine  # imports Numba
 
     return FastEngine(program, memories)
 

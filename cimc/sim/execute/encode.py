@@ -1,4 +1,4 @@
-"""Programs as one row of integers, in the form that `execute_codes` describes.
+"""Programs as one row of integers, in the form that `codes` describes.
 
 Views of one instruction have common axes: axes of extent 1 go, neighbours that step together become
 one. What the kernels cannot do (other element types, an instruction of a plug-in) becomes PLAIN.
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir.program import Affine, Bound, ConverterMvm, Instr, Item, Loop, Program, View
-from cimc.sim import execute_codes as codes
-from cimc.sim.execute_axes import Unencodable, ends, is_once
+from cimc.sim.execute import codes
+from cimc.sim.execute.axes import Unencodable, ends, is_once
 from cimc.sim.machine import Layout, Place
 
 WHEN = {

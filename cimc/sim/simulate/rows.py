@@ -1,6 +1,6 @@
 """Packs a plan into rows of the tables that the kernel reads.
 
-Each moment that `cimc.sim.simulate_plain` keeps under a name gets a number here: of every unit, and
+Each moment that `cimc.sim.simulate.plain` keeps under a name gets a number here: of every unit, and
 of every buffer as a stream sees it. Moments that can never decide anything (when is a constant
 ready, when is a result nobody reads released) are left out.
 """
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cimc.errors import Fault, StallError
-from cimc.sim import simulate_image as col
-from cimc.sim.simulate_plan import Await, Conditions, Node, Plan, Publish, Repeat, Step
+from cimc.sim.simulate import image as col
+from cimc.sim.simulate.plan import Await, Conditions, Node, Plan, Publish, Repeat, Step
 
 _KINDS = {
     "first": col.FIRST,

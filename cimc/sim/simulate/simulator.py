@@ -1,7 +1,7 @@
 """The cycle simulator: when does each instruction of a program run, and what holds it up.
 
-Rules. The plain engine (`cimc.sim.simulate_plain`) is their definition in code; the fast one
-(`cimc.sim.simulate_kernel`) gives the same numbers, cycle for cycle.
+Rules. The plain engine (`cimc.sim.simulate.plain`) is their definition in code; the fast one
+(`cimc.sim.simulate.kernel`) gives the same numbers, cycle for cycle.
 
 *Units* (memory ports, link, arrays, vector unit ...: whatever `Kind.cost` names) hold one
 instruction at a time. An instruction takes all its units at its start, each for the cycles that its
@@ -51,7 +51,7 @@ them in the order above). So a stream's stalls add up to its last start: a layer
 its array is bound by the array, one whose stalls name data waits for latencies that nothing hides.
 
 *Fast-forward.* Loops whose state repeats are added up instead of executed, which changes no number;
-`cimc.sim.simulate_kernel_forward` says when and why.
+`cimc.sim.simulate.kernel_forward` says when and why.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ from typing import Literal, Protocol
 from cimc.errors import Fault, StallError, UsageError
 from cimc.ir.program import Program
 from cimc.kind import Kind
-from cimc.sim.simulate_outcome import Outcome, Snapshot, repeats
-from cimc.sim.simulate_plain import PlainEngine
-from cimc.sim.simulate_plan import Plan, plan_setup, plan_streams
+from cimc.sim.simulate.outcome import Outcome, Snapshot, repeats
+from cimc.sim.simulate.plain import PlainEngine
+from cimc.sim.simulate.plan import Plan, plan_setup, plan_streams
 from cimc.target import Target
 
 CAUSES = ("unit", "data", "space", "progress")
@@ -184,8 +184,8 @@ def simulate(
             return lambda count, kept: PlainEngine(
                 plan, samples=count, max_cycles=_times(max_cycles, count), trace=kept
             )
-        from cimc.sim.simulate_fast import FastEngine  # brings Numba
-        from cimc.sim.simulate_rows import Rows
+        from cimc.sim.simulate.fast import FastEngine  # brings Numba
+        from cimc.sim.simulate.rows import Rows
 
         rows = Rows(plan)
         return lambda count, kept: FastEngine(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from cimc.sim.execute_codes import MOST_POSITIONS
+from cimc.sim.execute.codes import MOST_POSITIONS
 
 Dims = tuple[tuple[int, int], ...]  # (extent, stride) of each axis of a view
 Rows = tuple[tuple[int, tuple[int, ...]], ...]  # extent and strides of common axes
