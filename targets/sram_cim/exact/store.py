@@ -17,18 +17,19 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cimc
-from cimc.errors import CimcError, Fault, warn
+from cimc.errors import CimcError, Fault, FitError, warn
 from cimc.ir import text
 from cimc.ir.tiles import Nest, nest_text, scan_nest
 from cimc.mapping.nest import nest_faults
 from cimc.target import Target
 from cimc.targets.sram_cim.exact.problem import Problem, Solution
 from cimc.targets.sram_cim.machine import machine_of, spec_of
+from cimc.targets.sram_cim.private_ports.schedule import private_schedule
 from cimc.user_cache import user_cache
 
 VARIABLE = "CIMC_MAPPINGS"
@@ -192,7 +193,7 @@ def _parsed(content: str, problem: Problem, target: Target) -> Stored:
     if found["format"] != FORMAT:
         raise ValueError(f"format {found['format']} instead of {FORMAT}")
     nest = _nest(found["nest"])
-    faults = nest_faults(nest, problem.workload, machine_of(target))
+    faults = _faults(nest, problem, target)
     if faults:
         raise ValueError(faults[0].where)
     solution = Solution(
@@ -208,6 +209,17 @@ def _parsed(content: str, problem: Problem, target: Target) -> Stored:
     if not 0 <= solution.bound <= solution.cost:
         raise ValueError(f"bound {solution.bound} of cost {solution.cost}")
     return Stored(solution, found["judges"] == judges_digest())
+
+
+def _faults(nest: Nest, problem: Problem, target: Target) -> Sequence[Fault]:
+    """What is wrong with a nest: the two timings count the bits of results differently."""
+    if problem.timing == "shared":
+        return nest_faults(nest, problem.workload, machine_of(target))
+    try:
+        private_schedule(nest, target, problem.workload)
+    except FitError as refused:
+        return refused.faults
+    return ()
 
 
 def _nest(lines: list[str]) -> Nest:

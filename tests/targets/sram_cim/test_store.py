@@ -11,11 +11,16 @@ import pytest
 
 from cimc.cli.values import parse_overrides
 from cimc.errors import CimcWarning
-from cimc.ir.tiles import TemporalLoop
+from cimc.ir.tiles import Nest, Spatial, TemporalLoop
+from cimc.lowering import ConvShape
+from cimc.mapping.nest import nest_faults
+from cimc.mapping.objective import Objective
+from cimc.mapping.workload import Workload
 from cimc.target import Target, load_target
-from cimc.targets.sram_cim.exact import Solution, solve
+from cimc.targets.sram_cim.exact import Problem, Solution, solve
 from cimc.targets.sram_cim.exact import store as module
 from cimc.targets.sram_cim.exact.store import Store, default_store, problem_key
+from cimc.targets.sram_cim.machine import machine_of
 from tests.targets.sram_cim import fake_solver as fake
 
 PROBLEM = fake.problem(fake.QUICK)
@@ -55,6 +60,22 @@ def test_a_mapping_without_loops_comes_back(store: Store, target: Target) -> Non
     stored = store.get(tiny, target)
     assert stored is not None
     assert stored.solution == found
+
+
+def test_a_mapping_that_only_private_ports_allow_comes_back(
+    store: Store, target: Target, solution: Solution
+) -> None:
+    """Two results of 8 bits in a register of 16: MIREDO counts sums where loops reduce."""
+    workload = Workload(ConvShape(1, 1, 1, 2, 2, 1, 1, 1, 2, 1))
+    private = Problem(workload, 1, Objective.parse("latency"), "private")
+    rows = (Spatial("rows", (("c", 2),)),)
+    loop = TemporalLoop("p", 2, ("ib", "macro", "oreg"))
+    nest = Nest(tuple(workload.dims.items()), rows, (loop,), ())
+    assert nest_faults(nest, workload, machine_of(target))
+    kept = store.put(private, target, dataclasses.replace(solution, nest=nest))
+    found = store.get(private, target)
+    assert found is not None
+    assert found.solution == kept
 
 
 def test_the_better_result_stays(store: Store, target: Target, solution: Solution) -> None:
