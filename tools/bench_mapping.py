@@ -93,12 +93,12 @@ def task_rates(workers: int) -> dict[str, float]:
         at[inside] = j
     rows = private.Mappings(many.count, many.dim, many.bound, at, many.double)
     shared.figures(few, m)
-    private.closed_forms(found[:2], target)
+    private.closed_forms_of(found[:2], target)
     clocks = (time.perf_counter, time.process_time)
     began = [clock() for clock in clocks]
     shared.figures(many, m, workers)
     middle = [clock() for clock in clocks]
-    private.recurrences(rows, workload, target, many.factors, workers)
+    private.closed_forms(rows, workload, target, many.factors, workers)
     ended = [clock() for clock in clocks]
     return {
         "loops": float(few.count.mean()),

@@ -6,8 +6,8 @@
 For every distinct layer of the networks (`models/workloads.py`) mappings are drawn at random, and
 made well: by annealing for latency, energy and their product on all promising spatial choices and
 on the best one, and by the weight-stationary rule. Each mapping's closed form stands beside the
-simulator's figures: shared ports the model of `timing` and the emitted program, private ports the
-recurrence and MIREDO's simulator. Errors are model / simulator - 1. "picked": in how many layers
+simulator's figures: shared ports the model of `timing` and the emitted program, private ports their
+closed form and MIREDO's simulator. Errors are model / simulator - 1. "picked": in how many layers
 the model's best of the good mappings is the simulator's best, too; "loss": how much worse it is
 where it is not. "bounds": how far below the simulator the exact search's bounds of the good
 mappings lie (shared ports). "solved": mappings of the exact search for EDP that the store of solved
@@ -39,7 +39,8 @@ from cimc.targets.sram_cim.exact.solve import model_of
 from cimc.targets.sram_cim.exact.store import default_store
 from cimc.targets.sram_cim.machine import machine_of, spec_of
 from cimc.targets.sram_cim.placing import nest_of
-from cimc.targets.sram_cim.private_ports.recurrence import recurrence
+from cimc.targets.sram_cim.private_ports.closed_form import closed_form as private_form
+from cimc.targets.sram_cim.private_ports.schedule import private_schedule
 from cimc.targets.sram_cim.stationary import weight_stationary
 from cimc.targets.sram_cim.timing import evaluate
 
@@ -120,7 +121,8 @@ def closed_form(timing: str, target: Target) -> Callable[[Mapped], Figures]:
         return Figures(found.cycles, found.energy_pj)
 
     def private(mapped: Mapped) -> Figures:
-        found = recurrence(mapped, target)
+        schedule = private_schedule(nest_of(mapped), target, mapped.workload)
+        found = private_form(schedule)
         return Figures(found.latency, found.energy_pj)
 
     return shared if timing == "shared" else private

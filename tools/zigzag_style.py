@@ -154,7 +154,7 @@ def price_all(
                     for j in range(m.length[o]):
                         if cut[o, j] <= i:
                             at[0, o, i] = j
-            private.recurrences(
+            private.closed_forms(
                 m,
                 limits,
                 factors,

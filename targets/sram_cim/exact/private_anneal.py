@@ -1,6 +1,6 @@
-"""Annealing under private ports: the search of `anneal`, scored by MIREDO's recurrence.
+"""Annealing under private ports: the search of `anneal`, scored by their closed form.
 
-The recurrence errs by a few percent against the simulator, so several mappings come out, for the
+The closed form errs by a little against the simulator, so several mappings come out, for the
 simulator to choose from.
 """
 
@@ -33,7 +33,7 @@ KEPT = 16  # mappings that are annealed to the end and come out
 
 
 def annealed_private(workload: Workload, target: Target, objective: str) -> list[Mapped]:
-    """The best mappings found, the one that the recurrence likes most first; last, the rule's."""
+    """The best mappings found, the one that it likes most first; last, the rule's."""
     machine, spec = machine_of(target), spec_of(target)
     m = packed(workload, machine, spec, 1)
     starts, tables = starts_of(workload, machine, m)
@@ -108,7 +108,7 @@ def anneal(
     cover: Floats,
     work: Floats,
 ) -> float:
-    """`anneal_kernel.anneal` by the recurrence."""
+    """`anneal_kernel.anneal` by the closed form."""
     _, space, chip, relevant, length = tables_of(m, factors)
     may_double = m.may_double
     cut, two = np.zeros(use.shape, np.int64), np.zeros((1, *use.shape), np.int64)
@@ -136,7 +136,7 @@ def anneal(
             space, chip, relevant, length, count, dim, bound, cut, used, two[0], cover, work
         ):
             continue
-        batch.recurrences(
+        batch.closed_forms(
             m,
             limits,
             factors,
@@ -177,7 +177,7 @@ def search(
     seed: int,
     cuts: Ints,
 ) -> Floats:
-    """`anneal_kernel.search` by the recurrence; fills `cuts` and returns the scores of all."""
+    """`anneal_kernel.search` by the closed form; fills `cuts` and returns the scores of all."""
     starts = factors.shape[0]
     scores = np.full(starts, HUGE)
     random = np.array([seed], np.uint64)

@@ -1,4 +1,4 @@
-"""The compiled twins of `private_ports` and of the recurrence: schedules and mappings as arrays."""
+"""The compiled twins of `simulator` and of `closed_form`: schedules and mappings as arrays."""
 
 from __future__ import annotations
 
@@ -125,14 +125,14 @@ class Mappings:
     double: kernel.Ints  # [rows, 3, positions]
 
 
-def recurrences(
+def closed_forms(
     mappings: Mappings,
     workload: Workload,
     target: Target,
     factors: kernel.Ints,
     workers: int = 1,
 ) -> tuple[kernel.Floats, kernel.Floats]:
-    """Latency (cycles) and energy (pJ) of all mappings by the recurrence.
+    """Latency (cycles) and energy (pJ) of all mappings.
 
     `factors`: [axes, dims] spatial factors; `workers`: threads that share the rows.
     """
@@ -145,7 +145,7 @@ def recurrences(
     latency, energy = np.empty(rows), np.empty(rows)
 
     def run(part: slice) -> None:
-        batch.recurrences(
+        batch.closed_forms(
             m,
             limits,
             factors,
@@ -165,7 +165,7 @@ def recurrences(
     return latency, energy
 
 
-def closed_forms(nests: Sequence[Mapped], target: Target) -> tuple[kernel.Floats, kernel.Floats]:
+def closed_forms_of(nests: Sequence[Mapped], target: Target) -> tuple[kernel.Floats, kernel.Floats]:
     """Latency (cycles) and energy (pJ) of mappings of one layer with one spatial choice."""
     first = nests[0]
     longest = max(1, *(len(nest.loops) for nest in nests))
@@ -190,4 +190,4 @@ def closed_forms(nests: Sequence[Mapped], target: Target) -> tuple[kernel.Floats
     for axis, own in enumerate(first.spatial):
         for dim, factor in own:
             factors[axis, DIMS.index(dim)] *= factor
-    return recurrences(mappings, first.workload, target, factors)
+    return closed_forms(mappings, first.workload, target, factors)
