@@ -135,7 +135,7 @@ def _transfer(tally: Tally, instr: Transfer, buffers: Mapping[str, Buffer]) -> N
     spec = tally.spec
     source, sink = buffers[instr.src.buffer], buffers[instr.dst.buffer]
     bits, outer, inner = bits_in(source, spec), level_of(source), level_of(sink)
-    cell_bits = bits
+    cell_bits = bits_in(sink, spec)
     if spec.memory[inner].holds == ("W",):
         cell_bits = -(-bits // spec.macro.weight_bits) * spec.macro.weight_bits
     bank = f"{instr.operand}-bank"

@@ -293,6 +293,8 @@ def outward(
     bits = bits_at(m, 2, j, sums)
     read, stored = s.tile[2, inner, v] * bits, s.tile[2, outer, v] * bits
     crossing = read if m.level[inner, CHIP] else stored
+    if sums and i == 0:
+        stored = s.tile[2, outer, v] * float(m.numbers[WORD])
     again = times - times / left
     leaving = again if sums and i == 0 else times
     banks = 1 if later else 0
@@ -301,7 +303,7 @@ def outward(
     first, last, between = held, 0.0, 0.0
     if sums:
         width = float(m.numbers[WORD] if i == 0 else m.numbers[PSUM_BITS])
-        down, into = s.tile[2, outer, v] * width, s.tile[2, inner, v] * width
+        down, into = s.tile[2, outer, v] * width, s.tile[2, inner, v] * m.numbers[PSUM_BITS]
         _, coming = passage(s, 2, outer, inner, down, into, down, 0, again, pj, row)
         if i == 0:
             done, cycles = finish(s, inner, outer, v, times / left, pj, row)
