@@ -36,6 +36,7 @@ from cimc.mapping.objective import Objective
 from cimc.targets.sram_cim.cost import port, width
 from cimc.targets.sram_cim.energy import activation_pj, leakage_pj
 from cimc.targets.sram_cim.instructions import second_banks
+from cimc.targets.sram_cim.pieces import SHORT
 from cimc.targets.sram_cim_spec import Level, SramCimSpec
 
 Ports = dict[str, float]
@@ -79,7 +80,8 @@ class _Move:
     outer: _Move | None  # the same operand's flow next to it further out
     is_innermost: bool
     aside: bool = False  # by a second buffer: nobody waits
-    whole: bool = True  # not cut into pieces
+    base: int = -1  # of I, W: the loop at whose steps that begins anew, for want of the next tile
+    spread: float = 0.0  # share of an iteration in which its pieces go on; 0: all at once
     come: Passage = NOTHING
     go: Passage = NOTHING  # of sums that are not complete
     end: Passage = NOTHING  # of complete ones
@@ -105,11 +107,15 @@ class _Queues:
         self.free: Ports = {}
 
     def take(self, passage: Passage, ready: float) -> float:
-        """When a transfer starts."""
-        start = max(ready, *(self.free.get(unit, NEVER) for unit, _ in passage.ports), NEVER)
+        """When a transfer starts, after all that its ports serve before."""
+        start = self.when(passage, ready)
         for unit, cycles in passage.ports:
             self.free[unit] = start + cycles
         return start
+
+    def when(self, passage: Passage, ready: float) -> float:
+        """When it could start."""
+        return max(ready, *(self.free.get(unit, NEVER) for unit, _ in passage.ports), NEVER)
 
 
 def evaluate(mapped: Mapped, spec: SramCimSpec, epilogue: int = 1) -> Figures:
@@ -137,6 +143,11 @@ class _Evaluation:
         self.last_sums = complete[-1] if complete else self.results[0]
         for move in self.results:
             self.price_results(move)
+        inner: _Move | None = None
+        for move in reversed([*self.fetches, *self.results]):
+            is_next = inner is not None and inner.outer is move
+            move.spread = self.spread(move, inner if is_next else None)
+            inner = move
         self.in_order = sorted(
             [*self.fetches, *self.results], key=lambda move: (move.place, self.rank(move))
         )
@@ -222,7 +233,7 @@ class _Evaluation:
         longest = max(ports.values())
         waited = 0.0
         for other in self.fetches:
-            if other.aside and other.whole and other.place > move.place:
+            if other.aside and not other.spread and other.place > move.place:
                 places = range(move.place + 1, other.place + 1)
                 loops = [self.mapped.loops[place] for place in places]
                 times = math.prod(bound for dim, bound in loops if dim not in REDUCED)
@@ -240,7 +251,7 @@ class _Evaluation:
 
     def gap(self, place: int, *, is_complete: bool) -> float:
         """Cycles from the end of an activation to the begin of the next where a loop steps."""
-        queues = _Queues()
+        queues = self.queues(place)
         gone: dict[int, float] = {}  # when a tile of O may be overwritten, by level
         data, ready = 0.0, 0.0
         for move in reversed(self.results):
@@ -260,20 +271,31 @@ class _Evaluation:
             o, level = move.flow.operand, move.flow.inner.level
             if move.place < place:
                 continue
-            if move.aside:
-                if move.whole:
-                    ready = max(ready, self.burst(move, queues, gone))
+            if move.aside and (o == OUTPUT or place > move.base):
+                ready = max(ready, self.burst(move, queues, gone))
                 continue
             if o == OUTPUT and is_complete:
                 if move.is_innermost:
                     ready = max(ready, gone[level])
                 continue
             space = gone.get(level, 0.0) if o == OUTPUT else -move.early
+            if move.aside:
+                space = -self.runs[move.place]
             start = queues.take(move.come, max(space, there.get((o, move.flow.outer.level), NEVER)))
             there[o, level] = start + move.come.cycles
             if move.is_innermost:
                 ready = max(ready, there[o, level])
         return ready
+
+    def queues(self, place: int) -> _Queues:
+        """Ports with what came in last where a loop, and all loops inside, stepped before."""
+        found = _Queues()
+        for move in self.in_order:
+            if move.place >= place:
+                for unit, held in move.come.ports:
+                    last = -self.runs[move.place] + (held if move.aside else 0.0)
+                    found.free[unit] = max(found.free.get(unit, NEVER), last)
+        return found
 
     def burst(self, move: _Move, queues: _Queues, gone: dict[int, float]) -> float:
         """A transfer that nobody waits for; what it keeps from its ports until then."""
@@ -284,14 +306,20 @@ class _Evaluation:
                     ready = max(0.0, gone.get(inner.flow.inner.level, 0.0))
         else:
             passage, ready = move.come, 0.0 if move.is_innermost else -move.early
-        start = queues.take(passage, ready)
+        start = (queues.when if move.spread else queues.take)(passage, ready)
+        window = move.spread * self.runs[move.place]
         found = 0.0
         for unit, held in passage.ports:
-            for inner in reversed(self.results):
-                ports = [] if inner.aside or inner.passes else [u for u, _ in inner.end.ports]
-                if inner.place > move.place and unit in ports:
-                    found = max(found, start + held - self.runs[inner.place])
-                    break
+            for inner in self.in_order:
+                if inner.place <= move.place or inner.passes:
+                    continue
+                of_results = inner.flow.operand == OUTPUT
+                other = inner.end if of_results else inner.come
+                if unit in dict(other.ports) and (of_results or inner.aside):
+                    # The next is needed after one iteration; what leaves late has two.
+                    after = self.runs[inner.place] * (2.0 if of_results and inner.aside else 1.0)
+                    after -= other.cycles if inner.aside else 0.0
+                    found = max(found, start + held - max(after, window))
         return found
 
     def begin(self) -> float:
@@ -319,19 +347,21 @@ class _Evaluation:
 
     def price_fetch(self, move: _Move) -> None:
         """Tiles of inputs or weights come in."""
-        flow, mapped = move.flow, self.mapped
+        flow, mapped, outer = move.flow, self.mapped, move.outer
         o = flow.operand
-        move.aside = flow.double and flow.loop >= 0
-        outer = move.outer
-        behind = outer is not None and outer.aside and outer.place == flow.loop
-        move.whole = self.is_whole(flow)
+        ahead = flow.double and flow.loop >= 0
+        behind = False
+        if outer is not None:
+            behind = outer.flow.double and outer.place == flow.loop
+            move.base = outer.base if outer.flow.double and outer.place >= 0 else outer.place
+        move.aside = ahead and move.place > move.base
         move.come = self.passage(
             o,
             flow.outer.level,
             flow.inner.level,
             flow.outer_elements * mapped.workload.bits[o],
             flow.inner_elements * mapped.bits(o, flow.inner.level),
-            second_banks(move.aside, move.aside and behind),
+            second_banks(ahead, ahead and behind),
         )
         self.pj += flow.inward * move.come.pj
 
@@ -340,7 +370,6 @@ class _Evaluation:
         flow, mapped = move.flow, self.mapped
         outside = -1 if move.outer is None else move.outer.place
         move.aside = flow.double and not flow.partial and flow.loop > outside
-        move.whole = self.is_whole(flow)
         outer = flow.outer_elements * mapped.bits(OUTPUT, flow.outer.level)
         inner = flow.inner_elements * mapped.bits(OUTPUT, flow.inner.level)
         banks = second_banks(False, move.aside)
@@ -363,10 +392,27 @@ class _Evaluation:
         """Results of a tile in all instances."""
         return flow.inner_elements * self.mapped.instances(flow.inner.level)
 
-    def is_whole(self, flow: Flow) -> bool:
-        """Whether a transfer is never cut: cores take part (see `pieces`)."""
-        levels = self.mapped.machine.levels
-        return bool(levels[flow.outer.level].along or levels[flow.inner.level].along)
+    def spread(self, move: _Move, inner: _Move | None) -> float:
+        """Over how much of an iteration a transfer is spread (as `pieces` cuts it, nearly)."""
+        flow, mapped, levels = move.flow, self.mapped, self.mapped.machine.levels
+        ends = levels[flow.outer.level], levels[flow.inner.level]
+        if any(level.along for level in ends):
+            return 0.0
+        bits = mapped.workload.bits[flow.operand]
+        if flow.operand == OUTPUT:
+            bits = mapped.bits(OUTPUT, flow.inner.level)
+        width = min(*(level.read_bits for level in ends), *(level.write_bits for level in ends))
+        is_read_ahead = inner is not None and inner.flow.double and flow.operand != OUTPUT
+        until = inner.place if is_read_ahead and inner is not None else len(mapped.loops) - 1
+        count, at_first = 1, 1
+        for _, bound in mapped.loops[move.place + 1 : until + 1]:
+            if flow.inner_elements * bits <= count * SHORT * width:
+                break
+            if any(n % (count * bound) for n in (flow.inner_elements, flow.outer_elements)):
+                at_first *= bound
+            else:
+                count *= bound
+        return 1.0 / at_first if count > 1 else 0.0
 
     def can_pass(self, move: _Move) -> bool:
         """Whether complete sums go straight on from the registers (see `Results.can_pass`)."""

@@ -16,7 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cimc import jit
+from cimc.targets.sram_cim import pieces
 from cimc.targets.sram_cim import search_kernel as base
+from cimc.targets.sram_cim.pieces import SHORT
 from cimc.targets.sram_cim.search_kernel import (
     ACTIVATION,
     ACTIVATION_PJ,
@@ -53,7 +55,7 @@ from cimc.targets.sram_cim.search_kernel import (
     spread_of,
 )
 
-njit = jit.compiler(__file__, base.__file__)
+njit = jit.compiler(__file__, base.__file__, pieces.__file__)
 
 # columns of `ways`: a transfer from one position to another; pJ of a bit in all instances
 READ_WIDTH, WRITE_WIDTH, READ_PJ, WRITE_PJ, DELAY, READING, WRITING, STOPS, CROSSES = range(9)
@@ -75,9 +77,9 @@ BUSY, FREE, ONCE, GONE, THERE, RUNS, ORDER, FIRST_MOVE = 0, 1, 2, 3, 4, 7, 8, 9
 
 # columns of moves, as in `timing`, and of their passages: four units with the cycles that each is
 # held, then the longest of these, cycles, pJ
-(PLACE, OPERAND, FROM, TO, OUTER, INNERMOST, ASIDE, WHOLE, PASSES, TIMES, SHARE, EARLY, LATER,
- ELEMENTS, LAST) = range(15)  # fmt: skip
-COME, GO, END, SMALL, MOVE_COLUMNS = range(15, 15 + 5 * 11, 11)
+(PLACE, OPERAND, FROM, TO, OUTER, INNERMOST, DOUBLE, TWO, ASIDE, BASE, SPREAD, SMALLEST, PASSES,
+ TIMES, SHARE, EARLY, LATER, ELEMENTS, OUTSIDE, LAST) = range(20)  # fmt: skip
+COME, GO, END, SMALL, MOVE_COLUMNS = range(20, 20 + 5 * 11, 11)
 HELD, CYCLES, PRICE = 8, 9, 10
 
 NEVER = -HUGE
@@ -397,15 +399,25 @@ def moves_of(
             stored = size * kept[o, j, SUM_BITS if o == 2 and j >= sums else BITS]
             work[k, PLACE], work[k, OPERAND], work[k, FROM], work[k, TO] = at - 1, o, outer, j
             work[k, OUTER], work[k, INNERMOST], work[k, PASSES] = before, 0.0, 0.0
+            work[k, DOUBLE] = double[o, j]
             work[k, TIMES], work[k, SHARE], work[k, ELEMENTS] = cover[at, VISITS], 0.0, size
             work[k, EARLY], work[k, LATER], work[k, LAST] = 0.0, 0.0, GO
-            work[k, WHOLE] = max(kept[o, outer, IS_SPREAD], kept[o, j, IS_SPREAD])
+            work[k, OUTSIDE], work[k, SMALLEST] = outer_size, HUGE
+            if not (kept[o, outer, IS_SPREAD] or kept[o, j, IS_SPREAD]):
+                width = min(ways[0, o, outer, j, READ_WIDTH], ways[0, o, outer, j, WRITE_WIDTH])
+                width = min(width, ways[1, o, outer, j, READ_WIDTH])
+                width = min(width, ways[1, o, outer, j, WRITE_WIDTH])
+                bits = kept[o, j, SUM_BITS if o == 2 and j >= sums else BITS]
+                work[k, SMALLEST] = SHORT * width / bits
             if o < 2:
-                aside = double[o, j] > 0 and at > 0
-                banks = 2 if aside else 0
-                if aside and before >= 0 and work[before, ASIDE] > 0.0:
-                    banks += 1 if work[before, PLACE] == at - 1 else 0
-                work[k, ASIDE] = aside
+                two, base = double[o, j] > 0 and at > 0, -1.0
+                banks = 2 if two else 0
+                if before >= 0 and work[before, TWO] > 0.0:
+                    base = work[before, BASE]
+                    banks += 1 if two and work[before, PLACE] == at - 1 else 0
+                elif before >= 0:
+                    base = work[before, PLACE]
+                work[k, TWO], work[k, BASE], work[k, ASIDE] = two, base, two and at - 1 > base
                 passage(ways, 0, o, outer, j, read, stored, banks, chip, work, k, COME)
                 pj += work[k, TIMES] * work[k, COME + PRICE]
             else:
@@ -416,6 +428,7 @@ def moves_of(
                 outside = work[before, PLACE] if before >= 0 else -1.0
                 aside = double[o, j] > 0 and reduction == 1.0 and at - 1 > outside
                 work[k, ASIDE], work[k, SHARE] = aside, 1.0 - 1.0 / reduction
+                work[k, TWO], work[k, BASE] = aside, -1.0
                 passage(ways, 0, o, outer, j, read, stored, 0, chip, work, k, COME)
                 passage(ways, 1, o, outer, j, stored, read, int(aside), chip, work, k, GO)
                 if reduction == 1.0 or last_sums < 0:
@@ -424,12 +437,32 @@ def moves_of(
             k += 1
         if before >= 0:
             work[before, INNERMOST] = 1.0
+    for row in range(FIRST_MOVE, k):
+        spread(work, row, k, len(dim), bound)
     finish(ways, kept, chip, sums, cut, use, double, cover, work, last_sums, k - 1)
     for row in range(results, k):
         share, last = work[row, SHARE], int(work[row, LAST])
         price = share * (work[row, COME + PRICE] + work[row, GO + PRICE])
         pj += work[row, TIMES] * (price + (1.0 - share) * work[row, last + PRICE])
     return k, results, pj
+
+
+@njit
+def spread(work: Floats, k: int, total: int, count: int, bound: Ints) -> None:
+    """Over how much of an iteration a transfer is spread (`timing._Evaluation.spread`)."""
+    until = count - 1
+    if k + 1 < total and work[k + 1, OUTER] == k and work[k, OPERAND] < 2.0:
+        until = int(work[k + 1, PLACE]) if work[k + 1, DOUBLE] > 0.0 else until
+    parts, at_first = 1.0, 1.0
+    for i in range(int(work[k, PLACE]) + 1, until + 1):
+        if work[k, ELEMENTS] <= parts * work[k, SMALLEST]:
+            break
+        more = parts * bound[i]
+        if work[k, ELEMENTS] % more or work[k, OUTSIDE] % more:
+            at_first *= bound[i]
+        else:
+            parts = more
+    work[k, SPREAD] = 1.0 / at_first if parts > 1.0 else 0.0
 
 
 @njit
@@ -494,7 +527,7 @@ def sort(work: Floats, total: int) -> None:
 
 
 @njit
-def take(work: Floats, k: int, at: int, ready: float) -> float:
+def take(work: Floats, k: int, at: int, ready: float, holds: bool = True) -> float:
     """When a passage starts, after all that its units serve before."""
     start = ready
     for slot in range(at, at + HELD, 2):
@@ -504,7 +537,7 @@ def take(work: Floats, k: int, at: int, ready: float) -> float:
         start = max(start, work[FREE, unit])
     for slot in range(at, at + HELD, 2):
         unit = int(work[k, slot])
-        if unit < 0:
+        if unit < 0 or not holds:
             break
         work[FREE, unit] = start + work[k, slot + 1]
     return start
@@ -531,24 +564,27 @@ def burst(work: Floats, k: int, results: int, total: int) -> float:
                 ready = max(0.0, work[GONE, int(work[row, TO])])
     else:
         at, ready = COME, 0.0 if work[k, INNERMOST] > 0.0 else -work[k, EARLY]
-    start = take(work, k, at, ready)
+    window = work[k, SPREAD] * work[RUNS, int(work[k, PLACE]) + 1]
+    start = take(work, k, at, ready, work[k, SPREAD] == 0.0)
     found = 0.0
     for slot in range(at, at + HELD, 2):
         unit = work[k, slot]
         if unit < 0.0:
             break
-        for row in range(total - 1, results - 1, -1):
-            if work[row, PLACE] <= work[k, PLACE] or work[row, ASIDE] > 0.0:
+        for row in range(FIRST_MOVE, total):
+            aside = work[row, ASIDE] > 0.0
+            if work[row, PLACE] <= work[k, PLACE] or work[row, PASSES] > 0.0:
                 continue
-            if work[row, PASSES] > 0.0:
+            if row < results and not aside:
                 continue
-            last, uses = int(work[row, LAST]), False
+            last, uses = COME if row < results else int(work[row, LAST]), False
             for other in range(last, last + HELD, 2):
                 uses = uses or work[row, other] == unit
-            if uses:
+            if uses:  # the next is needed after one iteration; what leaves late has two
                 after = work[RUNS, int(work[row, PLACE]) + 1]
-                found = max(found, start + work[k, slot + 1] - after)
-                break
+                after *= 2.0 if row >= results and aside else 1.0
+                after -= work[row, last + CYCLES] if aside else 0.0
+                found = max(found, start + work[k, slot + 1] - max(after, window))
     return found
 
 
@@ -557,6 +593,16 @@ def gap(work: Floats, results: int, total: int, place: int, is_complete: bool, u
     """Cycles from the end of an activation to the begin of the next where a loop steps."""
     for unit in range(units):
         work[FREE, unit] = NEVER
+    for k in range(FIRST_MOVE, total):  # what came in last where these loops stepped before
+        if work[k, PLACE] < place:
+            continue
+        for slot in range(COME, COME + HELD, 2):
+            unit = int(work[k, slot])
+            if unit < 0:
+                break
+            last = -work[RUNS, int(work[k, PLACE]) + 1]
+            last += work[k, slot + 1] if work[k, ASIDE] > 0.0 else 0.0
+            work[FREE, unit] = max(work[FREE, unit], last)
     for column in range((work.shape[0] - FIRST_MOVE) // 3):
         work[GONE, column] = 0.0
         for o in range(3):
@@ -580,9 +626,8 @@ def gap(work: Floats, results: int, total: int, place: int, is_complete: bool, u
         k = int(work[ORDER, number])
         if work[k, PLACE] < place:
             continue
-        if work[k, ASIDE] > 0.0:
-            if work[k, WHOLE] > 0.0:
-                ready = max(ready, burst(work, k, results, total))
+        if work[k, ASIDE] > 0.0 and place > work[k, BASE]:
+            ready = max(ready, burst(work, k, results, total))
             continue
         o, j = int(work[k, OPERAND]), int(work[k, TO])
         if o == 2 and is_complete:
@@ -590,6 +635,8 @@ def gap(work: Floats, results: int, total: int, place: int, is_complete: bool, u
                 ready = max(ready, work[GONE, j])
             continue
         space = work[GONE, j] if o == 2 else -work[k, EARLY]
+        if work[k, ASIDE] > 0.0:
+            space = -work[RUNS, int(work[k, PLACE]) + 1]
         start = take(work, k, COME, max(space, work[THERE + o, int(work[k, FROM])]))
         work[THERE + o, j] = start + work[k, COME + CYCLES]
         if work[k, INNERMOST] > 0.0:
@@ -645,7 +692,7 @@ def held_up(
     both = 2.0 * work[RUNS, int(work[total - 1, PLACE]) + 1]  # registers that may wait
     longest, waited = work[k, END + HELD], 0.0
     for row in range(FIRST_MOVE, results):
-        if work[row, ASIDE] == 0.0 or work[row, WHOLE] == 0.0 or work[row, PLACE] < first:
+        if work[row, ASIDE] == 0.0 or work[row, SPREAD] > 0.0 or work[row, PLACE] < first:
             continue
         times = 1.0
         for i in range(first, int(work[row, PLACE]) + 1):
