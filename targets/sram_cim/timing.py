@@ -315,11 +315,15 @@ class _Evaluation:
                     continue
                 of_results = inner.flow.operand == OUTPUT
                 other = inner.end if of_results else inner.come
-                if unit in dict(other.ports) and (of_results or inner.aside):
+                if unit not in dict(other.ports):
+                    continue
+                if of_results or inner.aside:
                     # The next is needed after one iteration; what leaves late has two.
                     after = self.runs[inner.place] * (2.0 if of_results and inner.aside else 1.0)
                     after -= other.cycles if inner.aside else 0.0
                     found = max(found, start + held - max(after, window))
+                elif move.spread:
+                    found = max(found, start + held - window)
         return found
 
     def begin(self) -> float:

@@ -575,7 +575,7 @@ def burst(work: Floats, k: int, results: int, total: int) -> float:
             aside = work[row, ASIDE] > 0.0
             if work[row, PLACE] <= work[k, PLACE] or work[row, PASSES] > 0.0:
                 continue
-            if row < results and not aside:
+            if row < results and not aside and work[k, SPREAD] == 0.0:
                 continue
             last, uses = COME if row < results else int(work[row, LAST]), False
             for other in range(last, last + HELD, 2):
@@ -584,6 +584,8 @@ def burst(work: Floats, k: int, results: int, total: int) -> float:
                 after = work[RUNS, int(work[row, PLACE]) + 1]
                 after *= 2.0 if row >= results and aside else 1.0
                 after -= work[row, last + CYCLES] if aside else 0.0
+                if row < results and not aside:
+                    after = 0.0
                 found = max(found, start + work[k, slot + 1] - max(after, window))
     return found
 
