@@ -86,6 +86,7 @@ class _Move:
     go: Passage = NOTHING  # of sums that are not complete
     end: Passage = NOTHING  # of complete ones
     passes: Passage | None = None  # complete sums of one register, that go straight on
+    way_in: float = 0.0  # of I, W: cycles of the transfers further in
     early: float = 0.0  # of I, W: how long before an activation ends the place is free
     later: float = 0.0  # of O: how long after one begins the place is needed
 
@@ -209,6 +210,7 @@ class _Evaluation:
         for move in reversed(self.fetches):
             if move.place == place:
                 self.hold(move.come, 1.0, 1.0)
+                move.way_in = coming[move.flow.operand]
                 if move.outer is not None:
                     early = run + coming[move.flow.operand]
                     move.outer.early = 2.0 * run if move.aside else early
@@ -267,12 +269,13 @@ class _Evaluation:
             if is_complete and not move.is_innermost:
                 ready = max(ready, start + passage.held - move.later)
         there: dict[tuple[int, int], float] = {}  # when a tile has come, by operand and level
+        ahead: dict[tuple[int, int], float] = {}  # the same of the one after it
         for move in self.in_order:
             o, level = move.flow.operand, move.flow.inner.level
             if move.place < place:
                 continue
             if move.aside and (o == OUTPUT or place > move.base):
-                ready = max(ready, self.burst(move, queues, gone))
+                ready = max(ready, self.beside(move, place, queues, gone, ahead))
                 continue
             if o == OUTPUT and is_complete:
                 if move.is_innermost:
@@ -297,33 +300,47 @@ class _Evaluation:
                     found.free[unit] = max(found.free.get(unit, NEVER), last)
         return found
 
-    def burst(self, move: _Move, queues: _Queues, gone: dict[int, float]) -> float:
-        """A transfer that nobody waits for; what it keeps from its ports until then."""
-        if move.flow.operand == OUTPUT:
+    def beside(
+        self,
+        move: _Move,
+        place: int,
+        queues: _Queues,
+        gone: dict[int, float],
+        ahead: dict[tuple[int, int], float],
+    ) -> float:
+        """A transfer by a second buffer where a loop steps; what waits for it all the same."""
+        found, o = 0.0, move.flow.operand
+        if o == OUTPUT:
             passage, ready = move.end, 0.0
             for inner in self.results:
                 if inner.outer is move:
                     ready = max(0.0, gone.get(inner.flow.inner.level, 0.0))
+            start = (queues.when if move.spread else queues.take)(passage, ready)
         else:
             passage, ready = move.come, 0.0 if move.is_innermost else -move.early
-        start = (queues.when if move.spread else queues.take)(passage, ready)
+            if move.outer is not None and move.outer.place == move.place:
+                ready = max(ready, ahead.get((o, move.flow.outer.level), NEVER))
+            start = (queues.when if move.spread else queues.take)(passage, ready)
+            if not move.spread:  # its tile is used after the iteration that begins
+                arrival = start + passage.cycles
+                ahead[o, move.flow.inner.level] = arrival
+                found = arrival - self.runs[move.place]
+                if move.place == place:  # and its way further in lies in the gap after that
+                    found = max(found, (found + move.way_in) / 2)
         window = move.spread * self.runs[move.place]
-        found = 0.0
         for unit, held in passage.ports:
             for inner in self.in_order:
                 if inner.place <= move.place or inner.passes:
                     continue
                 of_results = inner.flow.operand == OUTPUT
                 other = inner.end if of_results else inner.come
-                if unit not in dict(other.ports):
-                    continue
-                if of_results or inner.aside:
-                    # The next is needed after one iteration; what leaves late has two.
-                    after = self.runs[inner.place] * (2.0 if of_results and inner.aside else 1.0)
-                    after -= other.cycles if inner.aside else 0.0
+                if (of_results or move.spread or inner.spread) and unit in dict(other.ports):
+                    after = 0.0  # the next is needed after one iteration; what leaves late has two
+                    if of_results or inner.aside:
+                        after = self.runs[inner.place]
+                    if inner.aside:
+                        after = after * (2.0 if of_results else 1.0) - other.cycles
                     found = max(found, start + held - max(after, window))
-                elif move.spread:
-                    found = max(found, start + held - window)
         return found
 
     def begin(self) -> float:

@@ -78,8 +78,8 @@ BUSY, FREE, ONCE, GONE, THERE, RUNS, ORDER, FIRST_MOVE = 0, 1, 2, 3, 4, 7, 8, 9
 # columns of moves, as in `timing`, and of their passages: four units with the cycles that each is
 # held, then the longest of these, cycles, pJ
 (PLACE, OPERAND, FROM, TO, OUTER, INNERMOST, DOUBLE, TWO, ASIDE, BASE, SPREAD, SMALLEST, PASSES,
- TIMES, SHARE, EARLY, LATER, ELEMENTS, OUTSIDE, LAST) = range(20)  # fmt: skip
-COME, GO, END, SMALL, MOVE_COLUMNS = range(20, 20 + 5 * 11, 11)
+ TIMES, SHARE, WAY_IN, ARRIVAL, EARLY, LATER, ELEMENTS, OUTSIDE, LAST) = range(22)  # fmt: skip
+COME, GO, END, SMALL, MOVE_COLUMNS = range(22, 22 + 5 * 11, 11)
 HELD, CYCLES, PRICE = 8, 9, 10
 
 NEVER = -HUGE
@@ -555,37 +555,45 @@ def add(work: Floats, k: int, at: int, share: float, once: float) -> None:
 
 
 @njit
-def burst(work: Floats, k: int, results: int, total: int) -> float:
-    """A transfer that nobody waits for; what it keeps from its ports until then."""
-    if work[k, OPERAND] == 2.0:
+def beside(work: Floats, k: int, place: int, results: int, total: int) -> float:
+    """A transfer by a second buffer; what waits for it (see `timing._Evaluation.beside`)."""
+    o, found, run = int(work[k, OPERAND]), 0.0, work[RUNS, int(work[k, PLACE]) + 1]
+    is_whole, at = work[k, SPREAD] == 0.0, COME
+    if o == 2:
         at, ready = int(work[k, LAST]), 0.0
-        for row in range(results, total):
-            if work[row, OUTER] == k:
-                ready = max(0.0, work[GONE, int(work[row, TO])])
+        if k + 1 < total:
+            ready = max(0.0, work[GONE, int(work[k + 1, TO])])
+        start = take(work, k, at, ready, is_whole)
     else:
-        at, ready = COME, 0.0 if work[k, INNERMOST] > 0.0 else -work[k, EARLY]
-    window = work[k, SPREAD] * work[RUNS, int(work[k, PLACE]) + 1]
-    start = take(work, k, at, ready, work[k, SPREAD] == 0.0)
-    found = 0.0
+        ready, before = 0.0 if work[k, INNERMOST] > 0.0 else -work[k, EARLY], int(work[k, OUTER])
+        if before >= 0 and work[before, PLACE] == work[k, PLACE]:
+            ready = max(ready, work[before, ARRIVAL])
+        start = take(work, k, at, ready, is_whole)
+        if is_whole:
+            arrival = start + work[k, at + CYCLES]
+            work[k, ARRIVAL] = arrival
+            found = arrival - run
+            if work[k, PLACE] == place:
+                found = max(found, (found + work[k, WAY_IN]) / 2)
+    window = work[k, SPREAD] * run
     for slot in range(at, at + HELD, 2):
         unit = work[k, slot]
         if unit < 0.0:
             break
         for row in range(FIRST_MOVE, total):
-            aside = work[row, ASIDE] > 0.0
-            if work[row, PLACE] <= work[k, PLACE] or work[row, PASSES] > 0.0:
+            if is_whole and row < results and work[row, SPREAD] == 0.0:
                 continue
-            if row < results and not aside and work[k, SPREAD] == 0.0:
+            if work[row, PLACE] <= work[k, PLACE] or work[row, PASSES] > 0.0:
                 continue
             last, uses = COME if row < results else int(work[row, LAST]), False
             for other in range(last, last + HELD, 2):
                 uses = uses or work[row, other] == unit
-            if uses:  # the next is needed after one iteration; what leaves late has two
-                after = work[RUNS, int(work[row, PLACE]) + 1]
-                after *= 2.0 if row >= results and aside else 1.0
-                after -= work[row, last + CYCLES] if aside else 0.0
-                if row < results and not aside:
-                    after = 0.0
+            if uses:
+                aside, after = work[row, ASIDE] > 0.0, 0.0
+                if row >= results or aside:
+                    after = work[RUNS, int(work[row, PLACE]) + 1]
+                if aside:
+                    after = after * (2.0 if row >= results else 1.0) - work[row, last + CYCLES]
                 found = max(found, start + work[k, slot + 1] - max(after, window))
     return found
 
@@ -596,6 +604,7 @@ def gap(work: Floats, results: int, total: int, place: int, is_complete: bool, u
     for unit in range(units):
         work[FREE, unit] = NEVER
     for k in range(FIRST_MOVE, total):  # what came in last where these loops stepped before
+        work[k, ARRIVAL] = NEVER
         if work[k, PLACE] < place:
             continue
         for slot in range(COME, COME + HELD, 2):
@@ -629,7 +638,7 @@ def gap(work: Floats, results: int, total: int, place: int, is_complete: bool, u
         if work[k, PLACE] < place:
             continue
         if work[k, ASIDE] > 0.0 and place > work[k, BASE]:
-            ready = max(ready, burst(work, k, results, total))
+            ready = max(ready, beside(work, k, place, results, total))
             continue
         o, j = int(work[k, OPERAND]), int(work[k, TO])
         if o == 2 and is_complete:
@@ -754,6 +763,7 @@ def evaluate(
                 cycles, aside = work[k, COME + CYCLES], work[k, ASIDE] > 0.0
                 add(work, k, COME, 1.0, 1.0)
                 is_input = work[k, OPERAND] == 0.0
+                work[k, WAY_IN] = coming_i if is_input else coming_w
                 if before >= 0:
                     early = work[RUNS, i + 1] + (coming_i if is_input else coming_w)
                     work[before, EARLY] = 2.0 * work[RUNS, i + 1] if aside else early
