@@ -147,7 +147,8 @@ class _Evaluation:
         inner: _Move | None = None
         for move in reversed([*self.fetches, *self.results]):
             is_next = inner is not None and inner.outer is move
-            move.spread = self.spread(move, inner if is_next else None)
+            if move.aside:
+                move.spread = self.spread(move, inner if is_next else None)
             inner = move
         self.in_order = sorted(
             [*self.fetches, *self.results], key=lambda move: (move.place, self.rank(move))

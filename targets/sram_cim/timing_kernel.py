@@ -73,7 +73,7 @@ OF_READ, OF_STORED = 1, 2  # which bits cross between chip and cores
 SPAN_P, SPAN_Q, SPAN_R, SPAN_S, VISITS = range(3, 8)
 
 # rows of `work`: by unit, by position (`THERE`: of I, W, O), by loop; the rest are moves
-BUSY, FREE, ONCE, GONE, THERE, RUNS, ORDER, FIRST_MOVE = 0, 1, 2, 3, 4, 7, 8, 9
+BUSY, FREE, FED, ONCE, GONE, THERE, RUNS, ORDER, FIRST_MOVE = 0, 1, 2, 3, 4, 5, 8, 9, 10
 
 # columns of moves, as in `timing`, and of their passages: four units with the cycles that each is
 # held, then the longest of these, cycles, pJ
@@ -283,7 +283,7 @@ def clear(work: Floats, k: int, at: int) -> None:
     """A passage that holds nothing."""
     for slot in range(at, at + HELD, 2):
         work[k, slot] = -1.0
-    work[k, at + HELD] = 0.0
+    work[k, at + HELD], work[k, at + CYCLES], work[k, at + PRICE] = 0.0, 0.0, 0.0
 
 
 @njit
@@ -429,7 +429,9 @@ def moves_of(
                 aside = double[o, j] > 0 and reduction == 1.0 and at - 1 > outside
                 work[k, ASIDE], work[k, SHARE] = aside, 1.0 - 1.0 / reduction
                 work[k, TWO], work[k, BASE] = aside, -1.0
-                passage(ways, 0, o, outer, j, read, stored, 0, chip, work, k, COME)
+                clear(work, k, COME)
+                if reduction > 1.0:
+                    passage(ways, 0, o, outer, j, read, stored, 0, chip, work, k, COME)
                 passage(ways, 1, o, outer, j, stored, read, int(aside), chip, work, k, GO)
                 if reduction == 1.0 or last_sums < 0:
                     last_sums = k
@@ -438,7 +440,9 @@ def moves_of(
         if before >= 0:
             work[before, INNERMOST] = 1.0
     for row in range(FIRST_MOVE, k):
-        spread(work, row, k, len(dim), bound)
+        work[row, SPREAD] = 0.0
+        if work[row, ASIDE] > 0.0:
+            work[row, SPREAD] = spread(work, row, k, len(dim), bound)
     finish(ways, kept, chip, sums, cut, use, double, cover, work, last_sums, k - 1)
     for row in range(results, k):
         share, last = work[row, SHARE], int(work[row, LAST])
@@ -448,7 +452,7 @@ def moves_of(
 
 
 @njit
-def spread(work: Floats, k: int, total: int, count: int, bound: Ints) -> None:
+def spread(work: Floats, k: int, total: int, count: int, bound: Ints) -> float:
     """Over how much of an iteration a transfer is spread (`timing._Evaluation.spread`)."""
     until = count - 1
     if k + 1 < total and work[k + 1, OUTER] == k and work[k, OPERAND] < 2.0:
@@ -462,7 +466,7 @@ def spread(work: Floats, k: int, total: int, count: int, bound: Ints) -> None:
             at_first *= bound[i]
         else:
             parts = more
-    work[k, SPREAD] = 1.0 / at_first if parts > 1.0 else 0.0
+    return 1.0 / at_first if parts > 1.0 else 0.0
 
 
 @njit
@@ -544,6 +548,18 @@ def take(work: Floats, k: int, at: int, ready: float, holds: bool = True) -> flo
 
 
 @njit
+def feed(work: Floats, k: int) -> None:
+    """Ports with what comes in last where a loop, and all loops inside, step before."""
+    for slot in range(COME, COME + HELD, 2):
+        unit = int(work[k, slot])
+        if unit < 0:
+            break
+        last = -work[RUNS, int(work[k, PLACE]) + 1]
+        last += work[k, slot + 1] if work[k, ASIDE] > 0.0 else 0.0
+        work[FED, unit] = max(work[FED, unit], last)
+
+
+@njit
 def add(work: Floats, k: int, at: int, share: float, once: float) -> None:
     """Add what a passage holds in one iteration; `once`: how much of it beside the run."""
     for slot in range(at, at + HELD, 2):
@@ -602,18 +618,9 @@ def beside(work: Floats, k: int, place: int, results: int, total: int) -> float:
 def gap(work: Floats, results: int, total: int, place: int, is_complete: bool, units: int) -> float:
     """Cycles from the end of an activation to the begin of the next where a loop steps."""
     for unit in range(units):
-        work[FREE, unit] = NEVER
-    for k in range(FIRST_MOVE, total):  # what came in last where these loops stepped before
+        work[FREE, unit] = work[FED, unit]
+    for k in range(FIRST_MOVE, results):
         work[k, ARRIVAL] = NEVER
-        if work[k, PLACE] < place:
-            continue
-        for slot in range(COME, COME + HELD, 2):
-            unit = int(work[k, slot])
-            if unit < 0:
-                break
-            last = -work[RUNS, int(work[k, PLACE]) + 1]
-            last += work[k, slot + 1] if work[k, ASIDE] > 0.0 else 0.0
-            work[FREE, unit] = max(work[FREE, unit], last)
     for column in range((work.shape[0] - FIRST_MOVE) // 3):
         work[GONE, column] = 0.0
         for o in range(3):
@@ -744,6 +751,7 @@ def evaluate(
     for u in range(units):
         work[BUSY, u] = 0.0
         work[ONCE, u] = 0.0
+        work[FED, u] = NEVER
     work[BUSY, units - 4] = run
     outside = 1.0  # visits to a tile by the loops outside
     for i in range(count):
@@ -759,6 +767,7 @@ def evaluate(
                 continue
             complete_gap, other_gap = -1.0, -1.0
             before = int(work[k, OUTER])
+            feed(work, k)
             if k < results:
                 cycles, aside = work[k, COME + CYCLES], work[k, ASIDE] > 0.0
                 add(work, k, COME, 1.0, 1.0)
