@@ -24,7 +24,7 @@ OBJECTIVES = {
 }
 ORDERS = ("gkcrsnpq", "gnpqkcrs")  # from outside: weights stay, results stay
 CHOICES = 16
-ROUNDS = ((64, 60, 0.3), (32, 150, 0.2), (8, 800, 0.1), (2, 1500, 0.05))  # starts, steps, heat
+ROUNDS = ((56, 40, 0.3), (20, 110, 0.2), (6, 440, 0.1), (1, 1800, 0.05))  # starts, steps, heat
 Start = tuple[Factors, Loops, bool]  # spatial choice, order, whether all buffers are double
 SMOOTH = 7  # largest prime factor of a loop that is split
 
