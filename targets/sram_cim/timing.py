@@ -472,11 +472,12 @@ class _Evaluation:
         ports: Ports = {"vector": float(work * self.epilogue)}
         ports[reading] = float(-(-sums // width(source, "read")))
         written = float(-(-results // width(sink, "write")))
+        reads = ports[reading]
         ports[writing] = ports.get(writing, 0.0) + written
         pj = sums * mapped.instances(flow.inner.level) * source.read_pj_per_bit
         pj += results * mapped.instances(flow.outer.level) * sink.write_pj_per_bit
         pj += union * self.epilogue * self.spec.vector.op_pj
-        cycles = max(ports[reading], written, work)
+        cycles = max(reads, written, work)
         cycles += max(source.latency_cycles, sink.latency_cycles)
         if self.epilogue > 1:
             others = union * mapped.workload.bits[OUTPUT]
@@ -484,7 +485,11 @@ class _Evaluation:
             read = port(self.names[0], home, "read")
             ports[read] = ports.get(read, 0.0) + (self.epilogue - 1) * fetched
             pj += (self.epilogue - 1) * others * home.read_pj_per_bit
-            cycles += (self.epilogue - 1) * max(fetched, work)
+            cycles = max(reads, work) + source.latency_cycles
+            cycles += (self.epilogue - 2) * (max(fetched, work) + home.latency_cycles)
+            cycles += max(fetched, work, written)
+            cycles += max(home.latency_cycles, sink.latency_cycles)
+            ports["vector"] = cycles  # the units' own store holds one tile
         return Passage(tuple(ports.items()), cycles, pj)
 
     def level(self, number: int) -> Level:

@@ -63,11 +63,11 @@ OF_READ, OF_STORED = 1, 2  # which bits cross between chip and cores
 
 # columns of `kept`: a tile at a position
 (LINEAR, ROWS, COLUMNS, HEIGHT, WIDTH, BITS, SUM_BITS, CAPACITY, LEVEL, INSTANCES, SHARES,
- IS_SPREAD) = range(12)  # fmt: skip
+ IS_SPREAD, WAIT) = range(13)  # fmt: skip
 
 # of `chip`; home: the outermost memory
-(ACTIVE, ACTIVE_PJ, LEAK_PJ, LINK, HOP, CROSS_PJ, RESULTS, RESULT, PSUM, LANE, OP_PJ, STEP_P,
- STEP_R, STEP_Q, STEP_S, HOME, HOME_WIDTH, HOME_PJ, UNITS) = range(19)  # fmt: skip
+(ACTIVE, ACTIVE_PJ, LEAK_PJ, LINK, CROSS_PJ, RESULTS, RESULT, PSUM, LANE, OP_PJ, STEP_P,
+ STEP_R, STEP_Q, STEP_S, HOME, HOME_WIDTH, HOME_PJ, UNITS) = range(18)  # fmt: skip
 
 # columns of `cover`: elements of I (without rows and columns), W, O; extents of p q r s; visits
 SPAN_P, SPAN_Q, SPAN_R, SPAN_S, VISITS = range(3, 8)
@@ -89,8 +89,8 @@ class Tables(NamedTuple):
     """What one spatial choice of a workload on a machine fixes."""
 
     ways: Floats  # [2, 3, positions, positions, 9] inwards and outwards, from outer to inner
-    kept: Floats  # [3, positions, 12]
-    chip: Floats  # [19]
+    kept: Floats  # [3, positions, 13]
+    chip: Floats  # [18]
     relevant: Ints  # [4, 8] of I, W, O: whether a loop moves the tile; whether it reduces
     length: Ints  # [3]
 
@@ -109,7 +109,7 @@ def tables_of(m: Machine, factors: Ints) -> Tables:
     for d in range(8):
         cores *= factors[0, d]
     ways = np.zeros((2, 3, positions, positions, 9))
-    kept = np.zeros((3, positions, 12))
+    kept = np.zeros((3, positions, 13))
     relevant = np.zeros((4, 8), np.int64)
     for d in range(8):
         for o in range(3):
@@ -138,6 +138,7 @@ def tables_of(m: Machine, factors: Ints) -> Tables:
             kept[o, j, CAPACITY], kept[o, j, LEVEL] = m.level[level, SIZE], level
             kept[o, j, INSTANCES], kept[o, j, SHARES] = counts[level], m.level[level, SHARED]
             kept[o, j, IS_SPREAD] = m.along[level].any()
+            kept[o, j, WAIT] = m.level[level, LATENCY]
         for a in range(m.length[o]):
             for b in range(a + 1, m.length[o]):
                 for outwards in range(2):
@@ -153,15 +154,11 @@ def tables_of(m: Machine, factors: Ints) -> Tables:
                     if m.level[source, CHIP] != m.level[sink, CHIP]:
                         way[CROSSES] = OF_READ if m.level[source, CHIP] else OF_STORED
                         way[DELAY] += m.numbers[LINK_HOP]
-    chip = np.empty(19)
+    chip = np.empty(18)
     chip[ACTIVE] = m.numbers[ACTIVATION]
     chip[ACTIVE_PJ], chip[LEAK_PJ] = cores * m.prices[ACTIVATION_PJ], m.prices[LEAKAGE_PJ]
     chip[LINK], chip[CROSS_PJ] = m.numbers[LINK_BITS], m.prices[LINK_PJ]
-    chip[HOP], chip[RESULT], chip[PSUM] = (
-        m.numbers[LINK_HOP],
-        m.numbers[RESULT_BITS],
-        m.numbers[PSUM_BITS],
-    )
+    chip[RESULT], chip[PSUM] = m.numbers[RESULT_BITS], m.numbers[PSUM_BITS]
     chip[RESULTS], chip[OP_PJ] = m.numbers[EPILOGUE], m.prices[VECTOR_PJ]
     chip[HOME], chip[HOME_WIDTH], chip[HOME_PJ] = unit[0, 0], m.level[0, READ], m.pj[0, 0]
     chip[LANE] = m.numbers[LANES] * (cores if m.numbers[PER_CORE] else 1)
@@ -328,6 +325,7 @@ def passage(
 @njit
 def epilogue(
     ways: Floats,
+    kept: Floats,
     a: int,
     b: int,
     inner: float,
@@ -347,21 +345,22 @@ def epilogue(
     done = max(1.0, np.ceil(union / chip[LANE]))
     r = np.ceil(sums / ways[1, 2, a, b, READ_WIDTH])
     w = np.ceil(results / ways[1, 2, a, b, WRITE_WIDTH])
-    hold(work, k, at, int(chip[UNITS]) - 5, done * chip[RESULTS])
     hold(work, k, at, int(ways[1, 2, a, b, READING]), r)
     hold(work, k, at, int(ways[1, 2, a, b, WRITING]), w)
     pj = sums * ways[1, 2, a, b, READ_PJ] + results * ways[1, 2, a, b, WRITE_PJ]
     pj += union * chip[RESULTS] * chip[OP_PJ]
-    cycles = max(r, w, done) + ways[1, 2, a, b, DELAY]
-    if ways[1, 2, a, b, CROSSES] > 0.0:
-        cycles -= chip[HOP]
+    cycles = max(r, w, done) + max(kept[2, b, WAIT], kept[2, a, WAIT])
     others = chip[RESULTS] - 1.0
     if others > 0.0:
         bits = union * chip[RESULT]
         fetched = np.ceil(bits / chip[HOME_WIDTH])
         hold(work, k, at, int(chip[HOME]), others * fetched)
         pj += others * bits * chip[HOME_PJ]
-        cycles += others * max(fetched, done)
+        cycles = max(r, done) + kept[2, b, WAIT]
+        cycles += (others - 1.0) * (max(fetched, done) + kept[2, 0, WAIT])
+        cycles += max(fetched, done, w) + max(kept[2, 0, WAIT], kept[2, a, WAIT])
+        done = cycles  # the units' own store holds one tile
+    hold(work, k, at, int(chip[UNITS]) - 5, done)
     work[k, at + CYCLES] = cycles
     work[k, at + PRICE] = pj
 
@@ -488,7 +487,7 @@ def finish(
     size = work[k, ELEMENTS]
     outer = size_of(2, a, int(work[k, PLACE]) + 1, kept, chip, cover)
     work[k, LAST] = END
-    epilogue(ways, a, b, size, outer, size * kept[2, b, INSTANCES], chip, work, k, END)
+    epilogue(ways, kept, a, b, size, outer, size * kept[2, b, INSTANCES], chip, work, k, END)
     if work[register, OUTER] != k or work[k, SHARE] > 0.0 or work[k, ASIDE] > 0.0:
         return
     if work[register, PLACE] < 0.0:
@@ -508,7 +507,7 @@ def finish(
     if union * chip[RESULT] % (parts * ways[1, 2, a, b, WRITE_WIDTH]) != 0.0:
         return
     work[k, PASSES] = 1.0
-    epilogue(ways, a, b, inner, np.ceil(union / parts), union, chip, work, k, SMALL)
+    epilogue(ways, kept, a, b, inner, np.ceil(union / parts), union, chip, work, k, SMALL)
 
 
 @njit
