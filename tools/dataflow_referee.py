@@ -20,6 +20,7 @@ import numpy as np
 from cimc.compiling import Request, state_after
 from cimc.ir.evaluate import evaluate
 from cimc.ir.tiles import Tiles
+from cimc.ir.types import Array, Type, int_range, is_integer, numpy_dtype
 from cimc.kind import Kind, Options, load_kind
 from cimc.passes.allocate import allocate
 from cimc.pipeline.levels import Effort
@@ -32,6 +33,14 @@ from cimc.targets.sram_cim.layers import Layers, mapped_nest
 from cimc.targets.sram_cim.machine import machine_of
 
 KIND: Kind = load_kind("sram-cim")
+
+
+def drawn(type: Type, rng: np.random.Generator) -> Array:
+    """Random values of a type."""
+    if is_integer(type.dtype):
+        low, high = int_range(type.dtype)
+        return rng.integers(low, high, type.shape, endpoint=True).astype(numpy_dtype(type.dtype))
+    return rng.standard_normal(type.shape).astype(numpy_dtype(type.dtype))
 
 
 def main() -> int:
@@ -68,12 +77,7 @@ def main() -> int:
         print(f"{model.stem}: {count} layers, {total} cycles one after the other")
         if options.execute:
             rng = np.random.default_rng(1)
-            inputs = {
-                value.name: rng.integers(0, 100, value.type.shape).astype(np.int8)
-                if value.type.dtype == "i8"
-                else rng.integers(0, 100, value.type.shape).astype(np.uint8)
-                for value in tiles.graph.inputs
-            }
+            inputs = {value.name: drawn(value.type, rng) for value in tiles.graph.inputs}
             made = execute(program, target, inputs)
             expected = evaluate(tiles.graph, inputs)
             same = all((made[name] == array).all() for name, array in expected.items())
