@@ -8,7 +8,8 @@ level that does so. A buffer that several streams touch, that setup touches, or 
 constant, an input or an output lives throughout: a pipeline of streams works on several inputs at
 once, so order within one input does not free a place for the next one. Memories that are no level
 of the target (arrays, registers that a machine kind counts itself) are laid out, but have no size
-to exceed. A buffer that has an address already keeps it.
+to exceed: there, buffers of one layer never share a place, since one would wait for the other. A
+buffer that has an address already keeps it.
 """
 
 from __future__ import annotations
@@ -48,13 +49,14 @@ class Life:
 def allocate(program: Program, *, target: Target) -> Program:
     """Set the address of each buffer; FitError where a memory is too small."""
     lives = _lives(program)
+    by_layer = _whole_layers(program, lives)
     memories: dict[str, list[Buffer]] = defaultdict(list)
     for buffer in program.buffers:
         memories[buffer.memory].append(buffer)
     addresses: dict[str, int] = {}
     faults: list[Fault] = []
     for memory, buffers in memories.items():
-        placed = _place(buffers, lives)
+        placed = _place(buffers, lives if _level(memory) in target.spec.memory else by_layer)
         addresses.update(placed)
         faults.extend(_too_small(memory, buffers, placed, target))
     raise_if(faults, FitError)
@@ -87,6 +89,34 @@ def _lives(program: Program) -> dict[str, Life]:
             else:
                 found[name] = Life()
     return found
+
+
+def _whole_layers(program: Program, lives: Mapping[str, Life]) -> dict[str, Life]:
+    """The same for all of each layer in which a buffer's life begins or ends."""
+    found = dict(lives)
+    for stream in program.streams:
+        if any(isinstance(item, Loop) and item.var == BAND for item in stream.body):
+            continue  # places are counted inside bands
+        spans: dict[str, tuple[int, int]] = {}
+        layers = [_layers(item) for item in stream.body]
+        for place, names in enumerate(layers, 1):
+            for name in names:
+                spans[name] = (spans.get(name, (place, place))[0], place)
+        for name, life in lives.items():
+            if life.stream == stream.name and life.first:
+                ends = [spans[n] for n in (*layers[life.first - 1], *layers[life.last - 1])]
+                first = min((low for low, _ in ends), default=life.first)
+                last = max((high for _, high in ends), default=life.last)
+                found[name] = Life(stream.name, first, last)
+    return found
+
+
+def _layers(item: Item) -> set[str]:
+    return {instr.layer for instr, _ in walk((item,)) if instr.layer}
+
+
+def _level(memory: str) -> str:
+    return memory.rsplit(".", 1)[-1]
 
 
 def _uses(stream: Stream) -> Iterator[tuple[str, int, int]]:
@@ -172,7 +202,7 @@ def _aligned(address: int, buffer: Buffer) -> int:
 def _too_small(
     memory: str, buffers: Sequence[Buffer], placed: Mapping[str, int], target: Target
 ) -> Iterable[Fault]:
-    level = memory.rsplit(".", 1)[-1]
+    level = _level(memory)
     if level not in target.spec.memory:
         return
     size = target.spec.memory[level].size_bits // 8

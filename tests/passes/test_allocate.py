@@ -50,6 +50,22 @@ def test_buffers_share_a_place_only_when_never_needed_together() -> None:
     assert where["a"].start % 4 == where["c"].start % 4 == 0
 
 
+@pytest.mark.parametrize(("layer", "is_shared"), [("one", False), ("two", True)])
+def test_buffers_of_one_layer_lie_apart_where_there_is_room(layer: str, is_shared: bool) -> None:
+    """%a is over when %c begins; in one layer %c would wait for that."""
+    text = PROGRAM.replace('in "dram"\n', 'in "gb.x1"\n').replace(' in "dram" x2', ' in "gb.x1" x2')
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("  copy %a") or line.startswith("  copy %b"):
+            lines[number] = f"{line} for %one"
+        elif line.startswith("  copy"):
+            lines[number] = f"{line} for %{layer}"
+    program = allocate(parse_program("\n".join(lines)), target=load_target("edge-digital"))
+    where = {b.name: range(b.address or 0, (b.address or 0) + bytes_of(b)) for b in program.buffers}
+    both = range(max(where["a"].start, where["c"].start), min(where["a"].stop, where["c"].stop))
+    assert bool(both) == is_shared
+
+
 def test_a_memory_too_small_is_a_fault_with_the_size_that_fits() -> None:
     target = load_target("edge-digital", {"memory.dram.size_bits": 800})
     with pytest.raises(FitError, match=r"memory dram is too small") as caught:
