@@ -172,7 +172,19 @@ class _Search:
             sizes.append(tile_bytes(mapped))
         if homes.placed(sizes) is None:
             return None
-        return dataclasses.replace(self.tiles, layers=tuple(layers), keeps=keeps)
+        found = dataclasses.replace(self.tiles, layers=tuple(layers), keeps=keeps)
+        return found if self.fits(found) else None
+
+    def fits(self, tiles: Tiles) -> bool:
+        """Whether all tiles fit beside weights in cells, which other mappings may take more of."""
+        homes = Homes(Layers(tiles), self.machine)
+        for place, layer in enumerate(tiles.layers):
+            if layer.nest is not None:
+                workload = homes.layers.heavy(layer).workload
+                mapped = resolve(layer.nest, workload, homes.view(place))
+                if not isinstance(mapped, Mapped) or any(capacity_faults(mapped)):
+                    return False
+        return True
 
     def mapping(self, layer: Layer, view: Machine) -> Mapped:
         """The best mapping of a layer on the machine as it finds it."""
