@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,3 +54,9 @@ def data() -> Path:
     if not folder:
         pytest.skip("CIMC_DATA does not name the folder of real models")
     return Path(folder)
+
+
+def pytest_configure() -> None:
+    """Children can be interrupted, even where a shell started all of this in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
