@@ -12,6 +12,7 @@ from cimc.mapping.workload import Workload
 from cimc.targets.sram_cim import anneal_kernel
 from cimc.targets.sram_cim import search_kernel as kernel
 from cimc.targets.sram_cim.energy import activation_pj, leakage_pj
+from cimc.targets.sram_cim.pieces import SHORT
 from cimc.targets.sram_cim.placing import Factors, Loops
 from cimc.targets.sram_cim.spatial import spatial_choices
 from cimc.targets.sram_cim.stationary import primes, remaining
@@ -89,6 +90,7 @@ def packed(
                 vector.lanes,
                 vector.per == "core",
                 epilogue,
+                SHORT,
             ],
             np.int64,
         ),

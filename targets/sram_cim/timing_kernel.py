@@ -1,4 +1,4 @@
-"""The closed form of `timing`, compiled: cycles and pJ of a mapping in less than a microsecond.
+"""The closed form of `timing`, compiled: cycles and pJ of a mapping in about two microseconds.
 
 What the machine, the workload and the spatial choice fix is worked out once (`tables_of`): for each
 operand and pair of positions in its chain what a transfer between them needs, for each position how
@@ -16,9 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cimc import jit
-from cimc.targets.sram_cim import pieces
 from cimc.targets.sram_cim import search_kernel as base
-from cimc.targets.sram_cim.pieces import SHORT
 from cimc.targets.sram_cim.search_kernel import (
     ACTIVATION,
     ACTIVATION_PJ,
@@ -35,6 +33,7 @@ from cimc.targets.sram_cim.search_kernel import (
     LINK_PJ,
     ONE_PORT,
     PER_CORE,
+    PIECE,
     PSUM_BITS,
     READ,
     RESULT_BITS,
@@ -55,7 +54,7 @@ from cimc.targets.sram_cim.search_kernel import (
     spread_of,
 )
 
-njit = jit.compiler(__file__, base.__file__, pieces.__file__)
+njit = jit.compiler(__file__, base.__file__)
 
 # columns of `ways`: a transfer from one position to another; pJ of a bit in all instances
 READ_WIDTH, WRITE_WIDTH, READ_PJ, WRITE_PJ, DELAY, READING, WRITING, STOPS, CROSSES = range(9)
@@ -65,9 +64,9 @@ OF_READ, OF_STORED = 1, 2  # which bits cross between chip and cores
 (LINEAR, ROWS, COLUMNS, HEIGHT, WIDTH, BITS, SUM_BITS, CAPACITY, LEVEL, INSTANCES, SHARES,
  IS_SPREAD, WAIT) = range(13)  # fmt: skip
 
-# of `chip`; home: the outermost memory
+# of `chip`; short: cycles up to which transfers are not cut; home: the outermost memory
 (ACTIVE, ACTIVE_PJ, LEAK_PJ, LINK, CROSS_PJ, RESULTS, RESULT, PSUM, LANE, OP_PJ, STEP_P,
- STEP_R, STEP_Q, STEP_S, HOME, HOME_WIDTH, HOME_PJ, UNITS) = range(18)  # fmt: skip
+ STEP_R, STEP_Q, STEP_S, SHORT, HOME, HOME_WIDTH, HOME_PJ, UNITS) = range(19)  # fmt: skip
 
 # columns of `cover`: elements of I (without rows and columns), W, O; extents of p q r s; visits
 SPAN_P, SPAN_Q, SPAN_R, SPAN_S, VISITS = range(3, 8)
@@ -90,7 +89,7 @@ class Tables(NamedTuple):
 
     ways: Floats  # [2, 3, positions, positions, 9] inwards and outwards, from outer to inner
     kept: Floats  # [3, positions, 13]
-    chip: Floats  # [18]
+    chip: Floats  # [19]
     relevant: Ints  # [4, 8] of I, W, O: whether a loop moves the tile; whether it reduces
     length: Ints  # [3]
 
@@ -154,11 +153,12 @@ def tables_of(m: Machine, factors: Ints) -> Tables:
                     if m.level[source, CHIP] != m.level[sink, CHIP]:
                         way[CROSSES] = OF_READ if m.level[source, CHIP] else OF_STORED
                         way[DELAY] += m.numbers[LINK_HOP]
-    chip = np.empty(18)
+    chip = np.empty(19)
     chip[ACTIVE] = m.numbers[ACTIVATION]
     chip[ACTIVE_PJ], chip[LEAK_PJ] = cores * m.prices[ACTIVATION_PJ], m.prices[LEAKAGE_PJ]
     chip[LINK], chip[CROSS_PJ] = m.numbers[LINK_BITS], m.prices[LINK_PJ]
     chip[RESULT], chip[PSUM] = m.numbers[RESULT_BITS], m.numbers[PSUM_BITS]
+    chip[SHORT] = m.numbers[PIECE]
     chip[RESULTS], chip[OP_PJ] = m.numbers[EPILOGUE], m.prices[VECTOR_PJ]
     chip[HOME], chip[HOME_WIDTH], chip[HOME_PJ] = unit[0, 0], m.level[0, READ], m.pj[0, 0]
     chip[LANE] = m.numbers[LANES] * (cores if m.numbers[PER_CORE] else 1)
@@ -407,7 +407,7 @@ def moves_of(
                 width = min(width, ways[1, o, outer, j, READ_WIDTH])
                 width = min(width, ways[1, o, outer, j, WRITE_WIDTH])
                 bits = kept[o, j, SUM_BITS if o == 2 and j >= sums else BITS]
-                work[k, SMALLEST] = SHORT * width / bits
+                work[k, SMALLEST] = chip[SHORT] * width / bits
             if o < 2:
                 two, base = double[o, j] > 0 and at > 0, -1.0
                 banks = 2 if two else 0
