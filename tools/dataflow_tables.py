@@ -389,9 +389,12 @@ def main() -> None:
     unknown = set(args.networks) - {*workloads.networks.NETWORKS, *workloads.TRANSFORMERS}
     if unknown:
         parser.error(f"unknown networks: {', '.join(sorted(unknown))}")
+    objectives = args.objective.split(",")
+    if not set(objectives) <= {"latency", "energy", "edp"}:
+        parser.error(f"--objective {args.objective}: latency, energy or edp; comma-separated")
     layers: list[Table] = []
     written: list[str] = []
-    for objective in args.objective.split(","):
+    for objective in objectives:
         found, tables = one_objective(Objective.parse(objective), args.timing, args)
         layers += found
         written.append(f"### {objective}, {args.timing} ports\n")
